@@ -1,0 +1,1 @@
+"""Targets, procedures, fits and files that bind the simulator to a chip. Empty so far."""

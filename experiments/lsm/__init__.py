@@ -1,0 +1,1 @@
+"""LSM experiments: supervised classification, its protocols, figures and speed."""

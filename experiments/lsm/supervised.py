@@ -1,0 +1,164 @@
+"""Supervised classification: event stream -> LSM on the crossbar -> spike counters -> trained read-out.
+
+The same code runs on every backend; it is handed an open session and a run file and knows neither chip nor simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.datasets import DataSettings, SpikeDataset
+from experiments.lsm import figures
+from experiments.lsm.protocols import LabelledFeatures, Scored, honest, paper
+from hil.backend import CrossbarBackend
+from hil.config import Settings
+from hil.lsm.accuracy import confusion
+from hil.lsm.encoder import LsmEncoder
+from hil.lsm.readout import features_of
+from hil.lsm.reference import trace
+from hil.lsm.settings import LsmSettings, ReadoutSettings
+from hil.progress import Progress, no_progress
+from hil.runfile import Column, RunFile, TableSpec
+
+#: Test samples traced spike by spike, and shown by t-SNE.
+_N_TRACED, _N_EMBEDDED = 3, 1000
+
+
+class SupervisedSettings(Settings):
+    """Settings of the experiment; the backend has its own."""
+
+    data: DataSettings = DataSettings()
+    lsm: LsmSettings = LsmSettings()
+    readout: ReadoutSettings = ReadoutSettings()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found.
+
+    Attributes:
+        honest, paper: scores of the two protocols.
+        spike_rate: spikes per neuron and step over the test data.
+        weight_sigma_s: measured spread of G+ - G-.
+        figures: PNG by name.
+    """
+
+    honest: Scored
+    paper: Scored
+    spike_rate: float
+    weight_sigma_s: float
+    figures: dict[str, bytes]
+
+
+def tables(n_neurons: int) -> list[TableSpec]:
+    """Tables of the run file: spike counts as they are measured."""
+    columns = [
+        Column("sample", np.int64, "1"),
+        Column("label", np.int64, "1"),
+        Column("counts", np.uint16, "1", (n_neurons,)),
+    ]
+    return [
+        TableSpec("counts_train", columns, "spike counts of each neuron over all steps, training samples"),
+        TableSpec("counts_test", columns, "spike counts of each neuron over all steps, test samples"),
+    ]
+
+
+def run(
+    backend: CrossbarBackend,
+    dataset: SpikeDataset,
+    settings: SupervisedSettings,
+    run_file: RunFile,
+    *,
+    seed: int,
+    progress: Progress = no_progress,
+) -> Outcome:
+    """Encode both splits, train and score the read-out, draw the figures, and complete the run file.
+
+    Args:
+        backend: an open session.
+        dataset: packed spikes.
+        settings: network and read-out.
+        run_file: made with `tables`; completed here.
+        seed: of the validation split, the read-out and t-SNE.
+        progress: told on the way.
+    """
+    encoder = LsmEncoder(backend, settings.lsm, dataset.n_inputs)
+    scored: dict[str, LabelledFeatures] = {}
+    for split, samples in (("train", dataset.train), ("test", dataset.test)):
+
+        def keep(start: int, counts: Any, split: str = split, labels: Any = samples.labels) -> None:
+            index = np.arange(start, start + len(counts))
+            run_file.append(f"counts_{split}", sample=index, label=labels[index], counts=counts)
+
+        counts = encoder.encode(samples.words, progress, what=f"encode {split} samples", keep=keep)
+        scored[split] = LabelledFeatures(features_of(counts, dataset.n_steps), samples.labels)
+    training, test = scored["train"], scored["test"]
+    honest_score = honest(training, test, dataset.n_classes, settings.readout, seed, progress)
+    paper_score = paper(training, test, dataset.n_classes, settings.readout, seed, progress)
+    results, pictures = _report(encoder, dataset, test, honest_score, seed, progress)
+    outcome = Outcome(
+        honest=honest_score,
+        paper=paper_score,
+        spike_rate=float(test.features.mean()),
+        weight_sigma_s=encoder.measure_sigma_s(),
+        figures=pictures,
+    )
+    run_file.finish("complete", {**results, "summary": summary(outcome, dataset), **pictures})
+    return outcome
+
+
+def summary(outcome: Outcome, dataset: SpikeDataset) -> dict[str, Any]:
+    """What a report says about a run, as JSON can hold it."""
+    return {
+        "dataset": dataset.name,
+        "data_source": dataset.source,
+        "data_synthetic": dataset.synthetic,
+        "data_note": dataset.note,
+        "n_train": len(dataset.train),
+        "n_test": len(dataset.test),
+        "honest_accuracy": outcome.honest.accuracy,
+        "accuracy_interval": list(outcome.honest.interval),
+        "validation_accuracy": outcome.honest.validation_accuracy,
+        "honest_weight_decay": outcome.honest.weight_decay,
+        "honest_epochs": outcome.honest.epochs,
+        "paper_accuracy": outcome.paper.accuracy,
+        "paper_accuracy_interval": list(outcome.paper.interval),
+        "paper_epochs": outcome.paper.epochs,
+        "spike_rate_per_step": outcome.spike_rate,
+        "weight_sigma_s": outcome.weight_sigma_s,
+    }
+
+
+def _report(
+    encoder: LsmEncoder, dataset: SpikeDataset, test: LabelledFeatures, score: Scored, seed: int, progress: Progress
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Arrays for the run file, and the figures made from them."""
+    n_drawn = 4
+    progress("figures", 0, n_drawn)
+    table = confusion(test.labels, score.predicted, dataset.n_classes)
+    traced = trace(encoder, dataset.test.words[:_N_TRACED])
+    chosen = np.random.default_rng(seed).permutation(len(test.labels))[:_N_EMBEDDED]
+    progress("figures", 1, n_drawn)
+    points = figures.embed(test.features[chosen], seed)
+    progress("figures", 2, n_drawn)
+    results = {
+        "confusion": table,
+        "predicted": score.predicted,
+        "trace_inputs": traced.inputs,
+        "trace_spikes": traced.spikes,
+        "trace_membrane": traced.membrane,
+        "embedding": points,
+        "embedding_samples": chosen,
+    }
+    title = f"{dataset.name}, honest protocol: {100 * score.accuracy:.2f} % of {len(test.labels)} test samples"
+    pictures = {
+        "confusion": figures.confusion_png(table, title),
+        "spike_raster": figures.raster_png(traced.inputs[0], traced.spikes[0], int(test.labels[0])),
+        "membrane": figures.membrane_png(traced.membrane[0], traced.spikes[0], encoder.settings.v_threshold),
+        "tsne": figures.embedding_png(points, test.labels[chosen]),
+    }
+    progress("figures", n_drawn, n_drawn)
+    return results, pictures

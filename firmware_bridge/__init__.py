@@ -1,0 +1,1 @@
+"""Sequencer, board profile, BoardBackend, emulator and links. Empty so far."""

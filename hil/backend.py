@@ -1,0 +1,180 @@
+"""`CrossbarBackend`: the only thing that an experiment sees of a chip, an emulated board or a simulator.
+
+The interface holds primitives. Forming, ISPP, I-V sweeps and the LSM are composed from them once, in `experiments/`
+and `hil/lsm/`, and run on every backend.
+
+Sign: a current is positive when it flows from the driven row (bit line) into the column (source line).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hil.spikes import PackedSpikes
+from hil.tile import Tile
+
+#: What drives the rows of a VMM: packed bits, an array of bits (bool or uint8), or levels from 0 to 1 (float).
+RowInput: TypeAlias = PackedSpikes | NDArray[Any]
+
+PulseKind: TypeAlias = Literal["form", "set", "reset"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Ceilings that no operation may exceed. The session checks them, and the bridge below it once more.
+
+    Attributes:
+        v_read_max_v: largest read voltage on a row.
+        v_pulse_max_v: largest programming voltage on any line.
+        v_gate_max_v: largest word-line voltage.
+        pulse_width_max_s: longest single pulse.
+        pulses_per_cell_max: most pulses that one session applies to one cell.
+    """
+
+    v_read_max_v: float
+    v_pulse_max_v: float
+    v_gate_max_v: float
+    pulse_width_max_s: float
+    pulses_per_cell_max: int
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do; checked before a run starts.
+
+    Attributes:
+        pulse_kinds: pulses that it can apply.
+        analogue_rows: whether a row may be driven at a level between idle and the read voltage.
+        tensors: whether `vmm` also takes torch tensors of bits and then returns a tensor on the same device.
+    """
+
+    pulse_kinds: frozenset[PulseKind] = frozenset()
+    analogue_rows: bool = False
+    tensors: bool = False
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """Who answers.
+
+    Attributes:
+        name: kind of backend: "sim", "emulator", "board".
+        shape: (rows, cols) of the array.
+        identity: what tells this chip or simulated chip from another; goes into every run file.
+        capabilities: what it can do.
+        limits: what it refuses to exceed.
+        calibration_id: identity of the calibration in use; None means uncalibrated.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    identity: dict[str, Any]
+    capabilities: Capabilities
+    limits: Limits
+    calibration_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """One programming pulse, applied to every cell of a mask.
+
+    Attributes:
+        kind: "form" and "set" raise the bit line against the source line, "reset" the source line.
+        voltage_v: amplitude across the cell and its select transistor.
+        v_gate_v: word-line voltage, which limits the current (compliance).
+        width_s: duration.
+    """
+
+    kind: PulseKind
+    voltage_v: float
+    v_gate_v: float
+    width_s: float
+
+
+@dataclass(frozen=True)
+class PulseReport:
+    """What a pulse did on the way to the cells.
+
+    Attributes:
+        n_cells: cells that got the pulse.
+        requested: the pulse asked for.
+        achieved: the pulse as the converters could make it.
+    """
+
+    n_cells: int
+    requested: Pulse
+    achieved: Pulse
+
+
+@dataclass
+class Telemetry:
+    """Counters and readings since the backend was opened; the keys carry their unit."""
+
+    values: dict[str, float] = field(default_factory=lambda: {})
+
+
+class CrossbarBackend(ABC):
+    """A crossbar array that can be read, multiplied with and programmed.
+
+    Calls are synchronous. A backend is used by one thread at a time. After `make_safe`, and between calls, the array
+    is at zero bias with all rows deselected.
+    """
+
+    @property
+    @abstractmethod
+    def info(self) -> BackendInfo:
+        """Identity, shape, capabilities and limits; may be asked for before `open`."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connect and verify; leaves the array at zero bias."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the board or the memory; safe to call twice."""
+
+    @abstractmethod
+    def make_safe(self) -> None:
+        """Bring the array to zero bias with all rows deselected; may be called at any time, any number of times."""
+
+    @abstractmethod
+    def vmm(
+        self, x: RowInput, tile: Tile, v_read_v: float, *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Multiply a batch of row vectors with the conductances of a tile.
+
+        Args:
+            x: batch of shape (B, tile.n_rows): bits, or levels from 0 to 1 of `v_read_v` if the backend is capable.
+            tile: which rows and columns.
+            v_read_v: voltage of a driven row above the idle level.
+            out: where to put the result.
+
+        Returns:
+            Currents in amperes, shape (B, tile.n_outputs); of a differential tile I+ - I-.
+        """
+
+    @abstractmethod
+    def read(self, mask: NDArray[np.bool_], v_read_v: float, *, n_average: int = 1) -> NDArray[np.float64]:
+        """Read single cells, each with all other rows and columns closed.
+
+        Args:
+            mask: cells to read, shape of the array.
+            v_read_v: voltage of the row.
+            n_average: conversions averaged per cell.
+
+        Returns:
+            Currents in amperes in row-major order of the mask, shape (mask.sum(),).
+        """
+
+    @abstractmethod
+    def pulse(self, mask: NDArray[np.bool_], pulse: Pulse) -> PulseReport:
+        """Apply one pulse to each cell of a mask; the backend chooses the order."""
+
+    @abstractmethod
+    def telemetry(self) -> Telemetry:
+        """Counters since `open`."""

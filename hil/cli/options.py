@@ -1,0 +1,17 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BackendOption = Annotated[str, typer.Option("--backend", help="What answers: sim.", metavar="NAME")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one setting; may be repeated.", metavar="KEY=VALUE")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Draws the simulated chip, its noise and the training.", min=0)]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for run files and figures.", metavar="DIR")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

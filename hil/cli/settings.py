@@ -1,0 +1,38 @@
+"""The whole configuration as the command line sees it: one section per part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.lsm.supervised import SupervisedSettings
+from hil.backend import Limits
+from hil.config import Settings, load, setting
+from sim_backend.settings import SimSettings
+
+
+class LimitSettings(Settings):
+    """Limits of this session; what is not set stays at the board's own."""
+
+    v_read_max_v: float | None = setting(None, "largest read voltage", unit="V", source="board")
+    v_pulse_max_v: float | None = setting(None, "largest programming voltage", unit="V", source="board")
+    v_gate_max_v: float | None = setting(None, "largest word-line voltage", unit="V", source="board")
+    pulse_width_max_s: float | None = setting(None, "longest pulse", unit="s", source="board")
+    pulses_per_cell_max: int | None = setting(None, "most pulses on one cell", source="board")
+
+    def over(self, board: Limits) -> Limits:
+        """The board's limits with those set here in place of its own; not yet checked against them."""
+        wanted = {name: value for name, value in self.model_dump().items() if value is not None}
+        return Limits(**{**vars(board), **wanted})
+
+
+class RootSettings(SupervisedSettings):
+    """Sections: `data`, `lsm`, `readout` of the experiment; `limits` of the session; `sim` of the simulator."""
+
+    limits: LimitSettings = LimitSettings()
+    sim: SimSettings = SimSettings()
+
+
+def load_settings(file: Path | None, overrides: Sequence[str] | None) -> RootSettings:
+    """Read the configuration; see `hil.config.load`."""
+    return load(RootSettings, file, overrides or ())

@@ -1,0 +1,43 @@
+"""Backend factory: a name on the command line becomes a backend. Real hardware is never a fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hil.backend import CrossbarBackend
+from hil.errors import ConfigError
+
+
+def _sim(settings: Any, seed: int) -> CrossbarBackend:
+    from sim_backend.backend import SimBackend
+
+    return SimBackend(settings.sim, seed=seed)
+
+
+#: name -> how to make it
+BACKENDS: dict[str, Callable[[Any, int], CrossbarBackend]] = {"sim": _sim}
+
+
+def create_backend(name: str, settings: Any, *, seed: int) -> CrossbarBackend:
+    """Make the backend of that name; it is not opened.
+
+    Args:
+        name: a key of `BACKENDS`.
+        settings: the whole configuration; each backend reads its own section.
+        seed: draws a simulated chip and its noise.
+
+    Raises:
+        ConfigError: no such backend, or the packages it needs are not installed.
+    """
+    try:
+        make = BACKENDS[name]
+    except KeyError:
+        raise ConfigError(f"unknown backend {name!r}", fix=f"choose one of: {', '.join(BACKENDS)}") from None
+    try:
+        return make(settings, seed)
+    except ImportError as error:
+        raise ConfigError(
+            f"backend {name!r} needs a package that is not installed: {error.name}",
+            fix='run: pip install "crossbar-hil[sim]"',
+        ) from None

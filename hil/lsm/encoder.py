@@ -1,0 +1,154 @@
+"""Encoder: steps a batch of samples in lockstep over `backend.vmm` and counts the spikes of every neuron.
+
+The batch matters: simulators vectorise over it, and a board amortises its link over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hil.backend import CrossbarBackend
+from hil.errors import CapabilityError, DeviceError
+from hil.lsm.settings import LsmSettings
+from hil.progress import Progress, no_progress
+from hil.spikes import PackedSpikes, n_words
+from hil.tile import Tile, differential_tile
+
+#: One-hot VMMs averaged when the spread of the weights is measured.
+_GAIN_AVERAGE = 4
+
+
+def lsm_tile(n_inputs: int, n_neurons: int) -> Tile:
+    """Tile of a network: input rows first, then one recurrent row per neuron; a column pair per neuron."""
+    return differential_tile(n_inputs + n_neurons, n_neurons)
+
+
+class LsmEncoder:
+    """A network on a tile of a backend.
+
+    Args:
+        backend: an open session.
+        settings: the network.
+        n_inputs: input rows.
+
+    Raises:
+        LimitError: the network does not fit the array.
+    """
+
+    def __init__(self, backend: CrossbarBackend, settings: LsmSettings, n_inputs: int) -> None:
+        self.backend = backend
+        self.settings = settings
+        self.n_inputs = n_inputs
+        self.tile = lsm_tile(n_inputs, settings.n_neurons)
+        self.tile.check_fits(backend.info.shape)
+        self.drive_per_a = self._drive_per_a()
+
+    def encode(
+        self,
+        spikes: NDArray[np.uint64],
+        progress: Progress = no_progress,
+        *,
+        what: str = "encode",
+        keep: Callable[[int, NDArray[np.uint16]], None] | None = None,
+    ) -> NDArray[np.uint16]:
+        """Spike counts of every sample.
+
+        Args:
+            spikes: packed input spikes, shape (samples, steps, words), input i is bit i % 64 of word i // 64.
+            progress: told after every batch.
+            what: name of this pass for `progress`.
+            keep: called after every batch with the index of its first sample and its counts (samples, neurons).
+
+        Returns:
+            Shape (samples, neurons).
+        """
+        counts = np.zeros((len(spikes), self.settings.n_neurons), np.uint16)
+        run = self._run_torch if self.settings.engine == "torch" else self._run_numba
+        progress(what, 0, len(spikes))
+        for start in range(0, len(spikes), self.settings.batch):
+            stop = min(start + self.settings.batch, len(spikes))
+            run(spikes[start:stop], counts[start:stop])
+            if keep is not None:
+                keep(start, counts[start:stop])
+            progress(what, stop, len(spikes))
+        return counts
+
+    def _run_numba(self, spikes: NDArray[np.uint64], counts: NDArray[np.uint16]) -> None:
+        from hil.lsm.lif import lif_step
+
+        n_batch, n_steps, n_input_words = spikes.shape
+        n_neurons = self.settings.n_neurons
+        by_step = np.ascontiguousarray(spikes.transpose(1, 0, 2))
+        rows = np.zeros((n_batch, n_words(self.tile.n_rows)), np.uint64)
+        rows[:, :n_input_words] = by_step[0]
+        nothing = np.zeros((n_batch, n_input_words), np.uint64)
+        carry = np.zeros((n_batch, n_neurons), np.float32)
+        current_a = np.empty((n_batch, n_neurons), np.float32)
+        constants = (
+            np.float32(self.drive_per_a),
+            np.float32(self.settings.decay),
+            np.float32(self.settings.v_threshold),
+        )
+        packed = PackedSpikes(rows, self.tile.n_rows)
+        for step in range(n_steps):
+            self.backend.vmm(packed, self.tile, self.settings.v_read_v, out=current_a)
+            following = by_step[step + 1] if step + 1 < n_steps else nothing
+            lif_step(current_a, *constants, carry, counts, following, self.n_inputs, rows)
+
+    def _run_torch(self, spikes: NDArray[np.uint64], counts: NDArray[np.uint16]) -> None:
+        import torch
+
+        n_batch, n_steps, _ = spikes.shape
+        device = torch_device(self.settings.device)
+        if not self.backend.info.capabilities.tensors:
+            raise CapabilityError(
+                f"engine 'torch' needs a backend that takes tensors; {self.backend.info.name!r} does not",
+                fix="use --set lsm.engine=numba",
+            )
+        bits = PackedSpikes(spikes.reshape(n_batch * n_steps, -1), self.n_inputs).unpack()
+        inputs = torch.from_numpy(bits.reshape(n_batch, n_steps, -1)).to(device, torch.float32)
+        drive = torch.tensor(self.drive_per_a, dtype=torch.float32, device=device)
+        u = torch.zeros(n_batch, self.settings.n_neurons, device=device)
+        spike, total = torch.zeros_like(u), torch.zeros_like(u)
+        for step in range(n_steps):
+            x: Any = torch.cat([inputs[:, step], spike], dim=1)
+            current_a: Any = self.backend.vmm(x, self.tile, self.settings.v_read_v)
+            u = self.settings.decay * u * (1.0 - spike) + drive * current_a
+            spike = (u > self.settings.v_threshold).to(torch.float32)
+            total += spike
+        counts[:] = total.cpu().numpy()
+
+    def _drive_per_a(self) -> float:
+        """Weight units per ampere of output current."""
+        nominal = self.settings.const_per_us / 1e-6 / self.settings.v_read_v
+        if self.settings.gain == "nominal":
+            return nominal
+        return nominal * self.settings.sigma_nominal_s / self.measure_sigma_s()
+
+    def measure_sigma_s(self) -> float:
+        """Spread of the weights as the whole tile shows them: one VMM per row, over the read voltage."""
+        one_hot = PackedSpikes.pack(np.eye(self.tile.n_rows, dtype=np.bool_))
+        runs = [self.backend.vmm(one_hot, self.tile, self.settings.v_read_v) for _ in range(_GAIN_AVERAGE)]
+        sigma_s = float(np.mean(runs, axis=0, dtype=np.float64).std() / self.settings.v_read_v)
+        if not sigma_s > 0.0:
+            raise DeviceError("all weights of the tile read the same", fix="form the array first, or check the board")
+        return sigma_s
+
+
+def torch_device(name: str) -> Any:
+    """The torch device of that name, if it is there."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CapabilityError(
+            f"torch device {name!r} cannot be used: {reason}", fix="use --set lsm.device=cpu"
+        ) from None
+    return device

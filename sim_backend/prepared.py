@@ -1,0 +1,106 @@
+"""A tile made ready for one read voltage: everything that does not change between VMMs, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hil.tile import Tile
+from sim_backend.chip import SimulatedChip
+from sim_backend.lines import effective_conductance_s, reduce_to_ports
+from sim_backend.mux import channel_of_row, phase_of_row
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PreparedTile:
+    """Linear picture of one tile at one read voltage.
+
+    Attributes:
+        tile: what it was made for.
+        phase: mux phase of each row, numbered from 0 without gaps, shape (rows,).
+        effective_s: column current per volt on a row's DAC, lines and muxes folded in, shape (rows, cols).
+        drive_a: column current that an active row adds, shape (rows, cols).
+        idle_a: column current in each phase with all its rows idle (DAC offsets), shape (phases, cols).
+        column_s: conductance at each summing node, shape (cols,).
+        zero_code: measured code of each column in each phase with all rows idle, shape (phases, cols).
+    """
+
+    tile: Tile
+    phase: NDArray[np.intp]
+    effective_s: Matrix
+    drive_a: Matrix
+    idle_a: Matrix
+    column_s: Matrix
+    zero_code: Matrix
+
+    @property
+    def n_phases(self) -> int:
+        return len(self.idle_a)
+
+
+def prepare(chip: SimulatedChip, tile: Tile, v_read_v: float, rng: np.random.Generator) -> PreparedTile:
+    """Fold lines, muxes and DACs of a tile, and measure its zero codes as the board does."""
+    channel = channel_of_row(tile.rows, chip.settings.mux.width)
+    _, phase = np.unique(phase_of_row(tile.rows, chip.settings.mux.width), return_inverse=True)
+    effective_s = _effective_s(chip, tile, channel, phase)
+    offset_a = chip.dacs.zero_offset_v(channel)[:, None] * effective_s
+    n_phases = int(phase.max()) + 1
+    idle_a = np.stack([offset_a[phase == p].sum(axis=0) for p in range(n_phases)])
+    column_s = effective_s.sum(axis=0)
+    return PreparedTile(
+        tile=tile,
+        phase=phase,
+        effective_s=effective_s,
+        drive_a=chip.dacs.output_v(v_read_v, channel)[:, None] * effective_s,
+        idle_a=idle_a,
+        column_s=column_s,
+        zero_code=_measure_zero_code(chip, idle_a, tile.cols, column_s, rng),
+    )
+
+
+def _effective_s(chip: SimulatedChip, tile: Tile, channel: NDArray[np.intp], phase: NDArray[np.intp]) -> Matrix:
+    """Current of each column per volt on the DAC of each row, in the phase in which that row is selected."""
+    # Only the tile's columns conduct: the select transistors of all others are closed.
+    row_order, order = np.argsort(tile.rows), np.argsort(tile.cols)
+    rows, cols = tile.rows[row_order], tile.cols[order]
+    channel, phase = channel[row_order], phase[row_order]
+    cells_s = chip.conductance_s[np.ix_(rows, cols)]
+    lines = chip.settings.lines
+    if not lines.enabled and not chip.settings.mux.enabled:
+        sorted_s = cells_s
+    else:
+        on = float(lines.enabled)
+        row_wire_ohm = on * lines.row_ohm * np.diff(cols, prepend=-1)
+        to_tia = np.diff(rows, append=chip.settings.rows)
+        col_wire_ohm = on * lines.col_ohm * to_tia
+        r_on_ohm = chip.r_on_ohm[channel]
+        sorted_s = np.empty_like(cells_s)
+        isolated = chip.settings.mux.idle_rows == "isolated"
+        whole = (
+            None if isolated else reduce_to_ports(cells_s, row_segment_ohm=row_wire_ohm, col_segment_ohm=col_wire_ohm)
+        )
+        for p in range(int(phase.max()) + 1):
+            chosen = np.flatnonzero(phase == p)
+            if whole is None:
+                # Rows outside the phase do not conduct: only their wire remains, in series.
+                wire_ohm = on * lines.col_ohm * np.diff(rows[chosen], append=chip.settings.rows)
+                alone = reduce_to_ports(cells_s[chosen], row_segment_ohm=row_wire_ohm, col_segment_ohm=wire_ohm)
+                sorted_s[chosen] = effective_conductance_s(alone, np.arange(len(chosen)), r_on_ohm[chosen])
+            else:
+                sorted_s[chosen] = effective_conductance_s(whole, chosen, r_on_ohm[chosen])
+    effective_s = np.empty_like(sorted_s)
+    effective_s[np.ix_(row_order, order)] = sorted_s
+    return effective_s
+
+
+def _measure_zero_code(
+    chip: SimulatedChip, idle_a: Matrix, cols: NDArray[np.intp], column_s: Matrix, rng: np.random.Generator
+) -> Matrix:
+    """Average many conversions with all rows idle, as at the start of a session on the board."""
+    output_v = chip.tias.output_v(idle_a, cols, column_s)
+    n = chip.settings.adc.zero_average if chip.settings.adc.enabled else 1
+    return np.mean([chip.adcs.convert(output_v, cols, rng) for _ in range(n)], axis=0)
