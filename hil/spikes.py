@@ -22,6 +22,21 @@ def n_words(n_rows: int) -> int:
     return -(-n_rows // WORD_BITS)
 
 
+def pack_bits(bits: NDArray[Any]) -> NDArray[np.uint64]:
+    """Pack an array of shape (..., R), whose non-zero entries are spikes, into words of shape (..., ceil(R / 64))."""
+    n_rows = bits.shape[-1]
+    octets = np.zeros((*bits.shape[:-1], n_words(n_rows) * 8), np.uint8)
+    octets[..., : -(-n_rows // 8)] = np.packbits(bits != 0, axis=-1, bitorder="little")
+    # The words are little-endian on every machine, as the bit order on a link must be.
+    return octets.view("<u8").astype(np.uint64, copy=False)
+
+
+def unpack_bits(words: NDArray[np.uint64], n_rows: int) -> NDArray[np.uint8]:
+    """Undo `pack_bits`: 0/1 as uint8, shape (..., n_rows)."""
+    octets = np.ascontiguousarray(words).astype("<u8", copy=False).view(np.uint8)
+    return np.unpackbits(octets, axis=-1, count=n_rows, bitorder="little")
+
+
 @dataclass(frozen=True, eq=False)
 class PackedSpikes:
     """A batch of binary row vectors.
@@ -39,17 +54,11 @@ class PackedSpikes:
         """Pack an array of shape (B, R) whose non-zero entries are spikes."""
         if bits.ndim != 2:
             raise LimitError(f"spike array has shape {bits.shape}", fix="give shape (batch, rows)")
-        n_batch, n_rows = bits.shape
-        octets = np.zeros((n_batch, n_words(n_rows) * 8), np.uint8)
-        packed = np.packbits(bits.astype(np.bool_), axis=1, bitorder="little")
-        octets[:, : packed.shape[1]] = packed
-        # The words are little-endian on every machine, as the bit order on a link must be.
-        return cls(octets.view("<u8").astype(np.uint64, copy=False), n_rows)
+        return cls(pack_bits(bits), bits.shape[1])
 
     def unpack(self) -> NDArray[np.uint8]:
         """Return 0/1 as uint8, shape (B, n_rows)."""
-        octets = np.ascontiguousarray(self.words).astype("<u8", copy=False).view(np.uint8)
-        return np.unpackbits(octets, axis=1, count=self.n_rows, bitorder="little")
+        return unpack_bits(self.words, self.n_rows)
 
     def __len__(self) -> int:
         return len(self.words)

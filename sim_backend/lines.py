@@ -71,7 +71,9 @@ def _column(cell_s: Matrix, segment_ohm: Matrix) -> tuple[Matrix, Matrix]:
     wire = scale_ohm / segment_ohm
     diagonal = wire + scale_ohm * cell_s
     diagonal[1:] += wire[:-1]
-    *_, solved, info = dptsv(diagonal, -wire[:-1], np.diag(cell_s))
+    solved, info = np.diag(cell_s) / diagonal, 0
+    if len(cell_s) > 1:
+        *_, solved, info = dptsv(diagonal, -wire[:-1], np.diag(cell_s))
     if info != 0:  # pragma: no cover - a positive definite matrix by construction
         raise ArithmeticError(f"source-line solve failed ({info})")
     node = scale_ohm * solved  # source-line voltage per volt on each bit line, shape (rows, rows)

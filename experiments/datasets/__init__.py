@@ -14,7 +14,7 @@ from experiments.datasets.binning import DEFAULT_BIN_RULE, N_INPUTS, BinRule, Ev
 from experiments.datasets.mnist_images import LabelledImages
 from experiments.datasets.saccade_camera import SaccadeCamera
 from experiments.datasets.settings import DataSettings
-from experiments.datasets.spike_dataset import SpikeDataset, SpikeSet, pack_raster, unpack_raster
+from experiments.datasets.spike_dataset import SpikeDataset, SpikeSet
 from hil.errors import ConfigError
 from hil.progress import Progress, no_progress
 
@@ -30,8 +30,6 @@ __all__ = [
     "bin_events",
     "load_dataset",
     "load_from_settings",
-    "pack_raster",
-    "unpack_raster",
 ]
 
 

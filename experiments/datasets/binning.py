@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.datasets.spike_dataset import pack_raster
 from hil.errors import ConfigError, DataError
+from hil.spikes import pack_bits
 
 #: side of the sensor of N-MNIST in pixels (Orchard et al. 2015)
 SENSOR_PX = 34
@@ -137,4 +137,4 @@ def bin_events(events: Events, rule: BinRule = DEFAULT_BIN_RULE, *, end_us: int 
         step = rule.bins(events.t_us[kept], end)
         index = (row * CROP_PX + col)[kept]
         raster[step[step >= 0], index[step >= 0]] = True
-    return pack_raster(raster)
+    return pack_bits(raster)

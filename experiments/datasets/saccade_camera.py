@@ -18,9 +18,9 @@ from experiments.datasets.binning import (
     BinRule,
     Events,
 )
-from experiments.datasets.spike_dataset import words_for
 from hil.errors import ConfigError, DataError
 from hil.progress import Progress, no_progress
+from hil.spikes import n_words
 
 #: side of the images the camera looks at, in pixels
 IMAGE_PX = 28
@@ -160,7 +160,7 @@ class SaccadeCamera:
         # late: Numba takes a second to import, and not every use of the package needs it
         from experiments.datasets import _saccade_kernel as kernel
 
-        words = np.zeros((len(images), rule.n_steps, words_for(N_INPUTS)), dtype=np.uint64)
+        words = np.zeros((len(images), rule.n_steps, n_words(N_INPUTS)), dtype=np.uint64)
         tables = self._tables(CROP_FIRST_PX, CROP_PX)
         bins = rule.bins(self.step_times_us(), self.duration_us)
         what = "simulating the event camera"

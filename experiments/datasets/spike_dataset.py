@@ -3,50 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hil.errors import ConfigError, DataError
-
-#: inputs held by one word of a packed raster
-WORD_BITS = 64
-
-
-def words_for(n_inputs: int) -> int:
-    """Return how many 64-bit words hold one time step of `n_inputs` binary inputs."""
-    return -(-n_inputs // WORD_BITS)
-
-
-def pack_raster(raster: NDArray[Any]) -> NDArray[np.uint64]:
-    """Pack a binary raster.
-
-    Args:
-        raster: any integer or bool array, shape (..., n_inputs); zero is no spike, everything else is one spike.
-
-    Returns:
-        uint64, shape (..., n_words): input i is bit i % 64 of word i // 64; bits past the last input are 0.
-    """
-    n_inputs = raster.shape[-1]
-    padded = np.zeros((*raster.shape[:-1], words_for(n_inputs) * WORD_BITS), dtype=bool)
-    padded[..., :n_inputs] = raster != 0
-    # '<u8' fixes the byte order, so that the bit order does not depend on the machine
-    return np.packbits(padded, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
-
-
-def unpack_raster(words: NDArray[np.uint64], n_inputs: int) -> NDArray[np.uint8]:
-    """Undo `pack_raster`.
-
-    Args:
-        words: uint64, shape (..., n_words).
-        n_inputs: how many inputs to return, at most 64 * n_words.
-
-    Returns:
-        uint8 of 0 and 1, shape (..., n_inputs).
-    """
-    octets = np.ascontiguousarray(words.astype("<u8")).view(np.uint8)
-    return np.unpackbits(octets, axis=-1, bitorder="little", count=n_inputs)
+from hil.spikes import n_words
 
 
 @dataclass(frozen=True)
@@ -70,7 +32,7 @@ class SpikeSet:
             raise DataError(
                 f"a spike set has words {words.dtype}{words.shape} and labels {labels.dtype}{labels.shape}, not "
                 "uint64 (n, n_steps, n_words) and int64 (n,)",
-                fix="make the arrays with pack_raster and one label per sample",
+                fix="make the arrays with pack_bits and one label per sample",
             )
 
     def __len__(self) -> int:
@@ -111,7 +73,7 @@ class SpikeDataset:
     note: str = ""
 
     def __post_init__(self) -> None:
-        expected = (self.n_steps, words_for(self.n_inputs))
+        expected = (self.n_steps, n_words(self.n_inputs))
         for split, samples in (("train", self.train), ("test", self.test)):
             if not len(samples):
                 raise DataError(f"data set {self.name}: the {split} split is empty", fix="give data for both splits")

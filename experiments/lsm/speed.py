@@ -13,7 +13,7 @@ from hil.backend import CrossbarBackend
 from hil.lsm.encoder import LsmEncoder
 from hil.lsm.settings import LsmSettings
 from hil.session import open_session
-from hil.spikes import PackedSpikes
+from hil.spikes import PackedSpikes, pack_bits, unpack_bits
 
 #: Shape of the paper's N-MNIST network and density of the real recordings (8.9 % of the bins of the 16 x 16 crop).
 N_INPUTS, N_STEPS, DENSITY = 256, 50, 0.089
@@ -42,8 +42,7 @@ class Speed:
 def poisson_input(n_samples: int, seed: int) -> NDArray[np.uint64]:
     """Packed random spikes (samples, steps, words) at the density of real recordings."""
     rng = np.random.default_rng(seed)
-    bits = rng.random((n_samples * N_STEPS, N_INPUTS)) < DENSITY
-    return PackedSpikes.pack(bits).words.reshape(n_samples, N_STEPS, -1)
+    return pack_bits(rng.random((n_samples, N_STEPS, N_INPUTS)) < DENSITY)
 
 
 def dense_torch_loop(
@@ -101,8 +100,7 @@ def measure(
             full_encoder = LsmEncoder(second, lsm, N_INPUTS)
             one_hot = PackedSpikes.pack(np.eye(ideal_encoder.tile.n_rows, dtype=np.bool_))
             weights = first.vmm(one_hot, ideal_encoder.tile, lsm.v_read_v) * np.float32(ideal_encoder.drive_per_a)
-            bits = PackedSpikes(spikes.reshape(n_samples * N_STEPS, -1), N_INPUTS).unpack()
-            by_step = bits.reshape(n_samples, N_STEPS, N_INPUTS).transpose(1, 0, 2)
+            by_step = unpack_bits(spikes, N_INPUTS).transpose(1, 0, 2)
             dense = np.ascontiguousarray(by_step, dtype=np.float32)
             contestants: tuple[Callable[[], object], ...] = (
                 lambda: dense_torch_loop(dense, weights, lsm),

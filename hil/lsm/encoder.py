@@ -15,7 +15,7 @@ from hil.backend import CrossbarBackend
 from hil.errors import CapabilityError, DeviceError
 from hil.lsm.settings import LsmSettings
 from hil.progress import Progress, no_progress
-from hil.spikes import PackedSpikes, n_words
+from hil.spikes import PackedSpikes, n_words, unpack_bits
 from hil.tile import Tile, differential_tile
 
 #: One-hot VMMs averaged when the spread of the weights is measured.
@@ -109,8 +109,7 @@ class LsmEncoder:
                 f"engine 'torch' needs a backend that takes tensors; {self.backend.info.name!r} does not",
                 fix="use --set lsm.engine=numba",
             )
-        bits = PackedSpikes(spikes.reshape(n_batch * n_steps, -1), self.n_inputs).unpack()
-        inputs = torch.from_numpy(bits.reshape(n_batch, n_steps, -1)).to(device, torch.float32)
+        inputs = torch.from_numpy(unpack_bits(spikes, self.n_inputs)).to(device, torch.float32)
         drive = torch.tensor(self.drive_per_a, dtype=torch.float32, device=device)
         u = torch.zeros(n_batch, self.settings.n_neurons, device=device)
         spike, total = torch.zeros_like(u), torch.zeros_like(u)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hil.lsm.encoder import LsmEncoder
-from hil.spikes import PackedSpikes
+from hil.spikes import unpack_bits
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Trace:
 def trace(encoder: LsmEncoder, spikes: NDArray[np.uint64]) -> Trace:
     """Run the network over packed input spikes (samples, steps, words), keeping everything."""
     n_samples, n_steps, _ = spikes.shape
-    bits = PackedSpikes(spikes.reshape(n_samples * n_steps, -1), encoder.n_inputs).unpack().astype(np.bool_)
-    inputs = bits.reshape(n_samples, n_steps, encoder.n_inputs)
+    inputs = unpack_bits(spikes, encoder.n_inputs).astype(np.bool_)
     lsm = encoder.settings
     drive, decay, v_threshold = (np.float32(v) for v in (encoder.drive_per_a, lsm.decay, lsm.v_threshold))
     u = np.zeros((n_samples, lsm.n_neurons), np.float32)

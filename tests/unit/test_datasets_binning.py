@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.datasets.binning import BinRule, Events, bin_events
-from experiments.datasets.spike_dataset import SpikeDataset, SpikeSet, pack_raster, unpack_raster
+from experiments.datasets.spike_dataset import SpikeDataset, SpikeSet
 from hil.errors import ConfigError, DataError
+from hil.spikes import pack_bits, unpack_bits
 
 ONE_EVENT = st.tuples(st.integers(0, 33), st.integers(0, 33), st.booleans(), st.integers(0, 400_000))
 
@@ -48,15 +49,15 @@ def test_bins_equal_slow_reference(
 @given(shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 200)), seed=st.integers(0, 99))
 def test_unpack_undoes_pack(shape: tuple[int, int, int], seed: int) -> None:
     raster = np.random.default_rng(seed).integers(0, 2, shape)
-    words = pack_raster(raster)
+    words = pack_bits(raster)
     assert words.shape == (*shape[:2], -(-shape[2] // 64))
-    np.testing.assert_array_equal(unpack_raster(words, shape[2]), raster)
+    np.testing.assert_array_equal(unpack_bits(words, shape[2]), raster)
 
 
 def test_bit_order() -> None:
     raster = np.zeros((1, 1, 256), dtype=np.uint8)
     raster[0, 0, [0, 65, 255]] = 1
-    assert pack_raster(raster)[0, 0].tolist() == [1, 2, 0, 1 << 63]
+    assert pack_bits(raster)[0, 0].tolist() == [1, 2, 0, 1 << 63]
 
 
 def test_no_events_is_an_empty_raster() -> None:

@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from experiments.datasets.binning import BinRule, bin_events
 from experiments.datasets.nmnist import decode_events
 from experiments.datasets.saccade_camera import SaccadeCamera
-from experiments.datasets.spike_dataset import unpack_raster
 from hil.errors import ConfigError, DataError
+from hil.spikes import unpack_bits
 
 DATA = Path(os.environ.get("CROSSBAR_HIL_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -162,7 +162,7 @@ def test_like_the_real_recordings() -> None:
                 index.append(int(Path(member.name).stem) - 1)
     with np.load(mnist) as arrays:
         seen = SaccadeCamera().rasters(arrays["x_train"][index])
-    rasters = [unpack_raster(words, 256).reshape(-1, 50, 16, 16) for words in (np.stack(real), seen)]
+    rasters = [unpack_bits(words, 256).reshape(-1, 50, 16, 16) for words in (np.stack(real), seen)]
     density = [float(raster.mean()) for raster in rasters]
     assert density[1] == pytest.approx(density[0], rel=0.15)
     # blurred by one bin and 0.7 pixel, since which bin a single event falls into is noise in both

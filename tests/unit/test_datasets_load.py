@@ -9,9 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from experiments import datasets
-from experiments.datasets import BinRule, DataSettings, load_dataset, load_from_settings, unpack_raster
+from experiments.datasets import BinRule, DataSettings, load_dataset, load_from_settings
 from experiments.datasets.mnist_images import LabelledImages
 from hil.errors import ConfigError, DataError
+from hil.spikes import unpack_bits
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def test_digits_saccade() -> None:
     assert first.synthetic
     assert "simulated event camera (synthetic events)" in first.source
     assert first.train.words.shape == (40, 50, 4)
-    assert 0.05 < unpack_raster(first.train.words, 256).mean() < 0.12
+    assert 0.05 < unpack_bits(first.train.words, 256).mean() < 0.12
     n_told = len(told)
     again = load_dataset("digits-saccade", progress=lambda what, done, total: told.append((done, total)))
     assert len(told) == n_told
