@@ -38,8 +38,8 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Finding:
-    version = platform.python_version()
-    return Finding("works", "Python", f"{version} on {platform.machine()}, {DISTRIBUTION} {installed(DISTRIBUTION)}")
+    version, own = platform.python_version(), installed(DISTRIBUTION) or "not installed, run from its sources"
+    return Finding("works", "Python", f"{version} on {platform.machine()}, {DISTRIBUTION} {own}")
 
 
 def _cores() -> Finding:

@@ -23,9 +23,9 @@ else:  # pragma: no cover - the same module under its old name
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys are errors."""
+    """Base of all settings: frozen; unknown keys, infinity and NaN are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -77,7 +77,7 @@ def load(model: type[SettingsT], file: Path | None = None, overrides: Sequence[s
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"override {text!r} has no '='", fix="write it as --set section.key=value")
+            raise ConfigError(f"override {text!r} is not of the form key=value", fix="write --set section.key=value")
         _put(tree, key.strip().split("."), _parse(value.strip()), text)
     try:
         return model.model_validate(tree)

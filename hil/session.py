@@ -14,8 +14,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from hil.backend import BackendInfo, CrossbarBackend, Limits, Pulse, PulseReport, RowInput, Telemetry
 from hil.errors import CapabilityError, DeviceError, HilError, LimitError
-from hil.spikes import PackedSpikes
+from hil.spikes import WORD_BITS, PackedSpikes, n_words
 from hil.tile import Tile
 
 log = logging.getLogger(__name__)
@@ -52,6 +51,13 @@ def tighten(board: Limits, wanted: Limits | None) -> Limits:
                 fix=f"set {item.name} to at most {ceiling:g}",
             )
     return wanted
+
+
+def check_voltage(what: str, value_v: float, limit_v: float) -> None:
+    """Raise `LimitError` unless a voltage lies within 0 to its limit."""
+    # Written so that NaN fails too.
+    if not 0.0 <= value_v <= limit_v:
+        raise LimitError(f"{what} {value_v:g} V is outside 0 to {limit_v:g} V", fix=f"use at most {limit_v:g} V")
 
 
 class Session(CrossbarBackend):
@@ -82,13 +88,13 @@ class Session(CrossbarBackend):
         self, x: RowInput, tile: Tile, v_read_v: float, *, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         tile.check_fits(self._backend.info.shape)
-        self._check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
+        check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
         self._check_rows(x, tile)
         return self._backend.vmm(x, tile, v_read_v, out=out)
 
     def read(self, mask: NDArray[np.bool_], v_read_v: float, *, n_average: int = 1) -> NDArray[np.float64]:
         self._check_mask(mask)
-        self._check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
+        check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
         if n_average < 1:
             raise LimitError(f"n_average = {n_average} is below 1", fix="average at least one conversion")
         return self._backend.read(mask, v_read_v, n_average=n_average)
@@ -101,8 +107,8 @@ class Session(CrossbarBackend):
                 f"backend {self._backend.info.name!r} has no {pulse.kind!r} pulse; it has: {sorted(kinds) or 'none'}",
                 fix="choose another pulse or another backend",
             )
-        self._check_voltage("pulse voltage", pulse.voltage_v, self._limits.v_pulse_max_v)
-        self._check_voltage("gate voltage", pulse.v_gate_v, self._limits.v_gate_max_v)
+        check_voltage("pulse voltage", pulse.voltage_v, self._limits.v_pulse_max_v)
+        check_voltage("gate voltage", pulse.v_gate_v, self._limits.v_gate_max_v)
         if not 0 < pulse.width_s <= self._limits.pulse_width_max_s:
             raise LimitError(
                 f"pulse width {pulse.width_s:g} s is outside 0 to {self._limits.pulse_width_max_s:g} s",
@@ -120,23 +126,45 @@ class Session(CrossbarBackend):
 
     def _check_rows(self, x: RowInput, tile: Tile) -> None:
         if isinstance(x, PackedSpikes):
-            if x.n_rows != tile.n_rows:
-                self._refuse_shape((len(x), x.n_rows), tile)
+            self._check_packed(x, tile)
             return
         if len(x.shape) != 2 or x.shape[1] != tile.n_rows:
             self._refuse_shape(tuple(x.shape), tile)
-        # A backend that takes tensors takes bits only; levels come as NumPy arrays.
-        if getattr(x.dtype, "kind", "") == "f":
-            if not self._backend.info.capabilities.analogue_rows:
+        capabilities, name = self._backend.info.capabilities, self._backend.info.name
+        if not isinstance(x, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            # A tensor: bits only. Looking at its values would make a GPU wait.
+            if not capabilities.tensors:
                 raise CapabilityError(
-                    f"backend {self._backend.info.name!r} drives rows on or off only, but x holds levels ({x.dtype})",
-                    fix="give bits (bool or uint8)",
+                    f"backend {name!r} takes NumPy arrays and packed spikes, not {type(x).__name__}",
+                    fix="convert x to a NumPy array",
                 )
-            if x.size and not (float(x.min()) >= 0.0 and float(x.max()) <= 1.0):
-                raise LimitError(
-                    f"row levels run from {float(x.min()):g} to {float(x.max()):g}, outside 0 to 1",
-                    fix="scale x to 0 .. 1 and use v_read_v for the amplitude",
-                )
+            return
+        if x.dtype.kind == "f" and not capabilities.analogue_rows:
+            raise CapabilityError(
+                f"backend {name!r} drives rows on or off only, but x holds levels ({x.dtype})",
+                fix="give bits (bool or uint8)",
+            )
+        if x.dtype.kind not in "buif":
+            raise LimitError(f"row input has type {x.dtype}", fix="give bits (bool or uint8), or levels (float)")
+        # Written so that NaN fails too.
+        if x.dtype.kind != "b" and x.size and not (x.min() >= 0 and x.max() <= 1):
+            raise LimitError(
+                f"row levels run from {x.min():g} to {x.max():g}, outside 0 to 1",
+                fix="scale x to 0 .. 1 and use v_read_v for the amplitude",
+            )
+
+    def _check_packed(self, x: PackedSpikes, tile: Tile) -> None:
+        # A bit beyond the tile would drive a row that the tile does not have.
+        if x.n_rows != tile.n_rows or x.words.ndim != 2:
+            self._refuse_shape((len(x), x.n_rows), tile)
+        if x.words.dtype != np.uint64 or x.words.shape[1] != n_words(x.n_rows):
+            raise LimitError(
+                f"packed row input has words {x.words.dtype}{x.words.shape}",
+                fix=f"give uint64 of shape (batch, {n_words(x.n_rows)}), as PackedSpikes.pack does",
+            )
+        spare = n_words(x.n_rows) * WORD_BITS - x.n_rows
+        if spare and (x.words[:, -1] >> np.uint64(WORD_BITS - spare)).any():
+            raise LimitError(f"packed row input has a bit set at or above its {x.n_rows} rows", fix="clear these bits")
 
     @staticmethod
     def _refuse_shape(shape: tuple[int, ...], tile: Tile) -> None:
@@ -151,15 +179,8 @@ class Session(CrossbarBackend):
                 f"cell mask has shape {mask.shape} and type {mask.dtype}", fix=f"give a bool array of shape {shape}"
             )
 
-    @staticmethod
-    def _check_voltage(what: str, value_v: float, limit_v: float) -> None:
-        # Written so that NaN fails too.
-        if not 0.0 <= value_v <= limit_v:
-            raise LimitError(f"{what} {value_v:g} V is outside 0 to {limit_v:g} V", fix=f"use at most {limit_v:g} V")
 
-
-@contextmanager
-def open_session(backend: CrossbarBackend, limits: Limits | None = None) -> Generator[Session, None, None]:
+def open_session(backend: CrossbarBackend, limits: Limits | None = None) -> AbstractContextManager[Session]:
     """Open a backend, hand out a checked session, and end at zero bias whatever happens.
 
     Args:
@@ -170,22 +191,97 @@ def open_session(backend: CrossbarBackend, limits: Limits | None = None) -> Gene
         LimitError: `limits` are above the board's; nothing was opened.
         DeviceError: the array could not be made safe; says so before anything else.
     """
-    session = Session(backend, limits)
-    with _signals_unwind() as signals:
+    return _Guard(backend, Session(backend, limits))
+
+
+class _Guard:
+    """Context manager around a session: SIGINT and SIGTERM end its block by an exception, and nothing but them.
+
+    A signal that arrives in the code of this class is noted and acted on when the array is safe. Which code that is
+    the handler reads off the stack: a flag would leave a gap between an exception and the line that sets it, where a
+    second Ctrl-C skips the way to zero bias.
+    """
+
+    def __init__(self, backend: CrossbarBackend, session: Session) -> None:
+        self._backend = backend
+        self._session = session
+        self._before: dict[int, Any] = {}
+        self._postponed: int | None = None
+
+    def __enter__(self) -> Session:
+        self._watch()
         try:
-            session.open()
-            yield session
-        finally:
-            # From here a signal is noted and acted on later: it must not cut the way to zero bias short.
-            signals.hold()
+            self._open()
+        except BaseException as error:
+            self._leave(error)
+            raise
+        if self._postponed is not None:
+            self._leave(None)
+        return self._session
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._leave(error)
+
+    def _open(self) -> None:
+        # A frame of its own: here a signal may interrupt, since connecting may hang.
+        self._session.open()
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Zero bias, close, give the signals back; `error` is what ended the block."""
+        try:
             try:
-                _make_safe(backend)
-            finally:
-                backend.close()
+                _make_safe(self._backend, error)
+            except DeviceError:
+                _close_quietly(self._backend)
+                raise
+            self._backend.close()
+        finally:
+            self._unwatch()
+        # One signal is enough to stop: if `error` is due to one already, that goes on.
+        if self._postponed is not None and (error is None or isinstance(error, Exception)):
+            raise _interruption(self._postponed) from error
+
+    def _watch(self) -> None:
+        # Signal handlers belong to the main thread; in another one the owner of the main thread must end the session.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+
+    def _unwatch(self) -> None:
+        # SIGINT last: from then on it may cut this short, and nothing must be left to do.
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        interrupted = frame
+        while interrupted is not None:
+            if interrupted.f_code in _GUARD_CODE and interrupted.f_locals["self"] is self:
+                break
+            interrupted = interrupted.f_back
+        if interrupted is None or interrupted.f_code is _Guard._open.__code__:
+            raise _interruption(number)
+        self._postponed = self._postponed or number
+        log.warning("signal %d waits until the array is safe", number)
 
 
-def _make_safe(backend: CrossbarBackend) -> None:
-    """Try `make_safe` a few times: the array matters more than the first error."""
+_GUARD_CODE = frozenset(f.__code__ for f in (_Guard.__enter__, _Guard.__exit__, _Guard._open))  # pyright: ignore[reportPrivateUsage]
+
+
+def _interruption(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number)
+
+
+def _close_quietly(backend: CrossbarBackend) -> None:
+    """Close a backend whose array may be under bias: that is the error to report, not this one's."""
+    try:
+        backend.close()
+    except Exception as error:
+        log.error("closing the backend failed too: %s", error)
+
+
+def _make_safe(backend: CrossbarBackend, first: BaseException | None) -> None:
+    """Try `make_safe` a few times: the array matters more than `first`, the error that ended the session."""
     cause: Exception | None = None
     for attempt in range(1, _SAFE_ATTEMPTS + 1):
         try:
@@ -194,47 +290,11 @@ def _make_safe(backend: CrossbarBackend) -> None:
         except Exception as error:  # noqa: PERF203 - a few attempts, each of which may fail
             log.error("attempt %d of %d to make the array safe failed: %s", attempt, _SAFE_ATTEMPTS, error)
             cause = error
+    before = f"; before that: {describe(first)}" if first is not None else ""
     raise DeviceError(
-        f"THE ARRAY MAY STILL BE UNDER BIAS: make_safe failed {_SAFE_ATTEMPTS} times ({cause})",
+        f"THE ARRAY MAY STILL BE UNDER BIAS: make_safe failed {_SAFE_ATTEMPTS} times ({cause}){before}",
         fix="switch the board's analogue supply off by hand",
     ) from cause
-
-
-class _SignalGate:
-    """SIGINT and SIGTERM as exceptions until `hold`, noted and postponed after it."""
-
-    def __init__(self) -> None:
-        self._holding = False
-        self.postponed: int | None = None
-
-    def hold(self) -> None:
-        self._holding = True
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._holding:
-            log.warning("signal %d waits until the array is safe", number)
-            self.postponed = self.postponed or number
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
-        else:
-            raise Terminated(128 + number)
-
-
-@contextmanager
-def _signals_unwind() -> Generator[_SignalGate, None, None]:
-    gate = _SignalGate()
-    # Signal handlers belong to the main thread; in another one the owner of the main thread must end the session.
-    if threading.current_thread() is not threading.main_thread():
-        yield gate
-        return
-    before: dict[int, Any] = {n: signal.signal(n, gate) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield gate
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if gate.postponed is not None:
-        raise KeyboardInterrupt if gate.postponed == signal.SIGINT else Terminated(128 + gate.postponed)
 
 
 def describe(error: BaseException) -> str:

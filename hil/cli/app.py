@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from hil import logs
 from hil.cli import backend, bench, config, doctor, lsm
 from hil.cli.errors import reports_errors
 from hil.provenance import DISTRIBUTION, installed
+from hil.session import Terminated
 
 app = typer.Typer(
     name="hil",
@@ -24,7 +27,7 @@ app.add_typer(lsm.app, name="lsm")
 app.add_typer(backend.app, name="backend")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
-app.command("doctor")(doctor.doctor)
+app.command("doctor", epilog="\b\nExample:\n  hil doctor --json")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,4 +53,10 @@ def common(
 
 def main() -> None:
     """Entry point of `hil`."""
+    # Outside a session, too: SIGTERM unwinds, so that half-written files go.
+    signal.signal(signal.SIGTERM, _terminate)
     app()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(128 + number)

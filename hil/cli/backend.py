@@ -20,7 +20,7 @@ def backend_commands() -> None:
     """Backends: what answers a VMM."""
 
 
-@app.command("info", epilog="Example:\n\n  hil backend info --backend sim --seed 3")
+@app.command("info", epilog="\b\nExample:\n  hil backend info --backend sim --seed 3")
 @reports_errors
 def info(
     backend: BackendOption = "sim",

@@ -17,7 +17,7 @@ def config_commands() -> None:
     """Settings."""
 
 
-@app.command("show", epilog="Example:\n\n  hil config show --set lsm.decay=0.95")
+@app.command("show", epilog="\b\nExample:\n  hil config show --set lsm.decay=0.95")
 @reports_errors
 def show(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
     """Print every setting with its value, unit, meaning and source."""

@@ -14,12 +14,7 @@ from hil.cli.terminal import print_json, print_table
 
 @reports_errors
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what works on this machine and what is missing, with the fix.
-
-    Example:
-
-      hil doctor --json
-    """
+    """Say what works on this machine and what is missing, with the fix."""
     findings = examine()
     if as_json:
         result: dict[str, Any] = {"ok": all(f.state != "broken" for f in findings)}

@@ -7,11 +7,25 @@ from typing import Annotated
 
 import typer
 
+
+def _seed(text: str) -> int:
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed < 2**64:
+        raise typer.BadParameter(f"{text} is not a whole number from 0 to 2**64 - 1; choose one, such as 3")
+    return seed
+
+
 BackendOption = Annotated[str, typer.Option("--backend", help="What answers: sim.", metavar="NAME")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one setting; may be repeated.", metavar="KEY=VALUE")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Draws the simulated chip, its noise and the training.", min=0)]
+SeedOption = Annotated[
+    int,
+    typer.Option("--seed", help="Draws the simulated chip, its noise and the training.", parser=_seed, metavar="N"),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for run files and figures.", metavar="DIR")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

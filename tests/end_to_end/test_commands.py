@@ -1,0 +1,201 @@
+"""Every command: help, examples, machine-readable output; and what importing and linting must show."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import pytest
+import typer.main
+
+import experiments.lsm.speed
+from hil.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "numba", "scipy", "matplotlib", "sklearn")
+LIGHT = ("hil", "hil.session", "hil.config", "hil.runfile", "hil.backend", "hil.cli.app")
+
+
+def paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every group and command of the tree."""
+    yield path
+    for name, below in getattr(command, "commands", {}).items():
+        yield from paths(below, (*path, name))
+
+
+def is_command(path: tuple[str, ...]) -> bool:
+    found: Any = typer.main.get_command(app)
+    for name in path:
+        found = found.commands[name]
+    return not hasattr(found, "commands")
+
+
+PATHS = list(paths(typer.main.get_command(app)))
+COMMANDS = [path for path in PATHS if is_command(path)]
+
+
+def examples(help_text: str) -> list[str]:
+    return [line.strip() for line in help_text.splitlines() if line.startswith("  ") and line.split()[:1] == ["hil"]]
+
+
+@pytest.fixture
+def _quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = functools.partial(experiments.lsm.speed.measure, n_samples=64, rounds=1)
+    monkeypatch.setattr(experiments.lsm.speed, "measure", quick)
+
+
+def test_the_commands_are_known() -> None:
+    assert set(COMMANDS) == {("lsm", "nmnist"), ("backend", "info"), ("bench", "lsm"), ("config", "show"), ("doctor",)}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_help(hil: Any, path: tuple[str, ...]) -> None:
+    ran = hil(*path, "--help")
+    assert (ran.code, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(f"Usage: {' '.join(('hil', *path))}")
+    if path in COMMANDS:
+        assert examples(ran.stdout), "no example"
+
+
+@pytest.mark.usefixtures("_quick_bench")
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_examples_of_the_help_work(
+    hil: Any, small: list[str], nmnist_archive: Path, tmp_path: Path, path: tuple[str, ...]
+) -> None:
+    shutil.copy(nmnist_archive, tmp_path / "nmnist.tar.gz")
+    for example in examples(hil(*path, "--help").stdout):
+        _, *arguments = shlex.split(example)
+        ran = hil(*arguments, *(small if path == ("lsm", "nmnist") else []))
+        assert ran.code == 0, f"{example}: {ran.stderr}"
+        assert ran.stdout
+        if "--json" in arguments:
+            assert ran.json
+
+
+def test_no_arguments_show_the_help(hil: Any) -> None:
+    ran = hil()
+    assert "Usage: hil" in ran.stdout + ran.stderr
+
+
+def test_version(hil: Any) -> None:
+    ran = hil("--version")
+    assert ran.code == 0
+    assert ran.stdout.startswith("crossbar-hil ")
+
+
+def test_doctor(hil: Any) -> None:
+    found = hil("doctor", "--json").json
+    assert found["ok"] is True
+    assert {"works"} == {finding["state"] for finding in found["findings"]}
+    assert {"numba kernels", "torch", "run files", "disk"} <= {finding["what"] for finding in found["findings"]}
+    assert "numba kernels" in hil("doctor").stdout
+
+
+def test_doctor_names_the_fix(hil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hil.checks.installed", lambda name: None if name in ("torch", "h5py") else "1.0")
+    ran = hil("doctor", "--json")
+    assert ran.code == 1
+    found = json.loads(ran.stdout)
+    assert found["ok"] is False
+    by_name = {finding["what"]: finding for finding in found["findings"]}
+    assert by_name["package h5py"]["state"] == "broken"
+    assert by_name["package h5py"]["fix"] == "pip install h5py"
+    assert by_name["package torch"]["state"] == "missing"
+    assert by_name["package torch"]["fix"] == 'pip install "crossbar-hil[sim]"'
+
+
+def test_a_missing_package_is_named(hil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hil.cli.extras.find_spec", lambda name: None if name == "numba" else object())
+    ran = hil("lsm", "nmnist")
+    assert ran.code == 2
+    assert "needs the package 'numba'" in ran.stderr
+    assert 'pip install "crossbar-hil[sim]"' in ran.stderr
+
+
+def test_backend_info(hil: Any) -> None:
+    found = hil("backend", "info", "--seed", 3, "--set", "sim.rows=300", "--json").json
+    assert (found["name"], found["shape"], found["calibration_id"]) == ("sim", [300, 512], None)
+    assert found["identity"]["seed"] == 3
+    assert found["limits"]["v_read_max_v"] == 0.5
+    assert "300 rows x 512 columns" in hil("backend", "info", "--set", "sim.rows=300").stdout
+
+
+def test_config_show(hil: Any, tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text("[lsm]\ndecay = 0.8\nn_neurons = 50\n")
+    found = hil("config", "show", "--config", "my.toml", "--set", "lsm.decay=0.7", "--json").json
+    assert (found["lsm.decay"]["value"], found["lsm.n_neurons"]["value"]) == (0.7, 50)
+    assert found["lsm.v_read_v"] == {"value": 0.2, "unit": "V", "source": "guess: not published"}
+    shown = hil("config", "show").stdout
+    assert "lsm.decay" in shown
+    assert "grid search" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bench(hil: Any, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    if threads > numba.config.NUMBA_NUM_THREADS:
+        pytest.skip(f"this machine has {numba.config.NUMBA_NUM_THREADS} core")
+    numba.set_num_threads(threads)
+    speed = functools.partial(
+        experiments.lsm.speed.Speed, dense_torch=10.0, engine_ideal=40.0, engine_full=20.0, ratio_ideal=4.0,
+        ratio_full=2.0,
+    )  # fmt: skip
+    monkeypatch.setattr(experiments.lsm.speed, "measure", lambda *_, threads, seed: speed(threads=threads))
+    found = hil("bench", "lsm", "--json").json
+    keys = {"threads", "dense_torch", "engine_ideal", "engine_full", "ratio_ideal", "ratio_full"}
+    assert set(found) == {*keys, "two_threads"}
+    assert found["threads"] == 1
+    assert (found["ratio_ideal"], found["ratio_full"]) == (4.0, 2.0)
+    if threads == 2:
+        assert set(found["two_threads"]) == keys
+    else:
+        assert found["two_threads"] is None
+
+
+def test_log_file(hil: Any, tmp_path: Path) -> None:
+    ran = hil("-vv", "--log-file", "log.txt", "backend", "info", "--json")
+    assert ran.code == 0
+    assert (tmp_path / "log.txt").exists()
+    assert ran.stderr == ""
+
+
+class TestImports:
+    @pytest.mark.parametrize("module", LIGHT)
+    def test_light(self, spawn: Any, module: str) -> None:
+        """What the board's ARM runs, and `hil --help`, load nothing heavy."""
+        code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
+        process = spawn("-c", code)
+        assert process.communicate(timeout=30) == ("[]\n", "")
+
+    def test_help_is_light(self, spawn: Any) -> None:
+        code = (
+            "import atexit, sys\n"
+            f"atexit.register(lambda: print('loaded:', [m for m in {HEAVY} if m in sys.modules]))\n"
+            "sys.argv = ['hil', 'lsm', 'nmnist', '--help']\n"
+            "from hil.cli import main\n"
+            "main()\n"
+        )
+        output, noise = spawn("-c", code).communicate(timeout=30)
+        assert noise == ""
+        assert "Usage: hil lsm nmnist" in output
+        assert output.endswith("loaded: []\n")
+
+
+class TestTools:
+    def test_import_direction(self, spawn: Any) -> None:
+        code = "from importlinter.cli import lint_imports_command as lint; lint(['--no-cache'])"
+        process = spawn("-W", "ignore", "-c", code)
+        output, noise = process.communicate(timeout=60)
+        assert process.returncode == 0, output + noise
+        assert "0 broken" in output
+
+    @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=" ".join)
+    def test_ruff(self, spawn: Any, arguments: list[str]) -> None:
+        process = spawn("-m", "ruff", *arguments, "--no-cache", ".")
+        output, noise = process.communicate(timeout=60)
+        assert process.returncode == 0, output + noise
