@@ -81,7 +81,8 @@ def embed(features: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, max(2.0, (len(features) - 1) / 4))
-    tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    init = "pca" if min(features.shape) >= 2 else "random"
+    tsne = TSNE(n_components=2, perplexity=perplexity, init=init, random_state=seed, n_jobs=1)
     return np.asarray(tsne.fit_transform(features), np.float64)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hil.errors import ConfigError
 from hil.lsm.accuracy import wilson_interval
 from hil.lsm.readout import Features, Labels, Readout, train
 from hil.lsm.settings import ReadoutSettings
@@ -52,13 +53,24 @@ class LabelledFeatures:
 
 
 def split_validation(labels: Labels, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of the part to fit and of the validation part, with the same share of every class."""
+    """Indices of the part to fit and of the validation part, with the same share of every class.
+
+    Raises:
+        ConfigError: too few samples to hold any out.
+    """
     rng = np.random.default_rng(seed)
     validation: list[NDArray[np.intp]] = []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        validation.append(members[: max(1, round(fraction * len(members)))])
+        # At least one to fit and one to judge by, where a class has two.
+        n_held_out = min(len(members) - 1, max(1, round(fraction * len(members))))
+        validation.append(members[:n_held_out])
     held_out = np.sort(np.concatenate(validation))
+    if len(held_out) == 0:
+        raise ConfigError(
+            f"of {len(labels)} training samples no class has two, so none can be held out for validation",
+            fix="give more training samples (data.n_train)",
+        )
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 

@@ -25,6 +25,8 @@ from hil.runfile import Column, RunFile, TableSpec
 
 #: Test samples traced spike by spike, and shown by t-SNE.
 _N_TRACED, _N_EMBEDDED = 3, 1000
+#: Below this number of samples t-SNE shows nothing and is left out.
+_N_EMBEDDED_MIN = 10
 
 
 class SupervisedSettings(Settings):
@@ -136,29 +138,27 @@ def _report(
     encoder: LsmEncoder, dataset: SpikeDataset, test: LabelledFeatures, score: Scored, seed: int, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Arrays for the run file, and the figures made from them."""
-    n_drawn = 4
-    progress("figures", 0, n_drawn)
+    progress("figures", 0, 2)
     table = confusion(test.labels, score.predicted, dataset.n_classes)
     traced = trace(encoder, dataset.test.words[:_N_TRACED])
     chosen = np.random.default_rng(seed).permutation(len(test.labels))[:_N_EMBEDDED]
-    progress("figures", 1, n_drawn)
-    points = figures.embed(test.features[chosen], seed)
-    progress("figures", 2, n_drawn)
+    title = f"{dataset.name}, honest protocol: {100 * score.accuracy:.2f} % of {len(test.labels)} test samples"
     results = {
-        "confusion": table,
+        "confusion_matrix": table,
         "predicted": score.predicted,
         "trace_inputs": traced.inputs,
         "trace_spikes": traced.spikes,
         "trace_membrane": traced.membrane,
-        "embedding": points,
-        "embedding_samples": chosen,
     }
-    title = f"{dataset.name}, honest protocol: {100 * score.accuracy:.2f} % of {len(test.labels)} test samples"
     pictures = {
         "confusion": figures.confusion_png(table, title),
         "spike_raster": figures.raster_png(traced.inputs[0], traced.spikes[0], int(test.labels[0])),
         "membrane": figures.membrane_png(traced.membrane[0], traced.spikes[0], encoder.settings.v_threshold),
-        "tsne": figures.embedding_png(points, test.labels[chosen]),
     }
-    progress("figures", n_drawn, n_drawn)
+    progress("figures", 1, 2)
+    if len(chosen) >= _N_EMBEDDED_MIN:
+        points = figures.embed(test.features[chosen], seed)
+        results |= {"embedding": points, "embedding_samples": chosen}
+        pictures["tsne"] = figures.embedding_png(points, test.labels[chosen])
+    progress("figures", 2, 2)
     return results, pictures

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from hil.config import Settings, setting
 
@@ -37,8 +39,8 @@ class ReadoutSettings(Settings):
     """The trained layer on the spike counts."""
 
     learning_rate: float = setting(1e-2, "Adam step at the start", source="ours; paper 1e-4 on raw counts / T", gt=0)
-    weight_decays: list[float] = setting(
-        [1e-5, 1e-3, 3e-3, 1e-2, 3e-2], "L2 penalties to choose from by validation", source="ours"
+    weight_decays: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = setting(
+        [1e-5, 1e-3, 3e-3, 1e-2, 3e-2], "L2 penalties to choose from by validation", source="ours", min_length=1
     )
     batch: int = setting(500, "samples per step", source="ours; paper 100", ge=1)
     epochs: int = setting(40, "passes over the training data", source="ours; paper 100", ge=1)

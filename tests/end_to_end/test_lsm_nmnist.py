@@ -63,7 +63,6 @@ def test_result_run_file_and_figures(hil: Any, small: list[str], tmp_path: Path)
             assert (folder / f"{name}.png").read_bytes() == png
 
 
-@pytest.mark.xfail(strict=True, reason="the figure of that name takes the array's place in supervised.run")
 def test_confusion_matrix_is_in_the_run_file(hil: Any, small: list[str]) -> None:
     result = hil("lsm", "nmnist", *small, "--json").json
     with open_run(Path(result["run_file"])) as reader:
