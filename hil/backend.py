@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hil.errors import LimitError
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
 
@@ -178,3 +179,16 @@ class CrossbarBackend(ABC):
     @abstractmethod
     def telemetry(self) -> Telemetry:
         """Counters since `open`."""
+
+
+def check_out(out: Any, x: RowInput, tile: Tile) -> None:
+    """Raise `LimitError` unless `out` can take the result of a VMM: a kernel writes to it without looking.
+
+    Backends call this too, since not every caller comes through a session.
+    """
+    shape = (len(x), tile.n_outputs)
+    if not isinstance(x, PackedSpikes | np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LimitError("out was given together with a tensor", fix="leave out away; a tensor comes back")
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape or not out.flags.writeable:
+        found = f"{out.dtype}{out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise LimitError(f"out is {found}", fix=f"give a writeable float32 array of shape {shape}")

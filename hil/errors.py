@@ -17,7 +17,7 @@ class HilError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, fix: str) -> None:
-        super().__init__(f"{what}. Fix: {fix}.")
+        super().__init__(f"{what}. Fix: {fix}{'' if fix.endswith(('?', '.')) else '.'}")
         self.what = what
         self.fix = fix
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hil.backend import BackendInfo, CrossbarBackend, Limits, Pulse, PulseReport, RowInput, Telemetry
+from hil.backend import BackendInfo, CrossbarBackend, Limits, Pulse, PulseReport, RowInput, Telemetry, check_out
 from hil.errors import CapabilityError, DeviceError, HilError, LimitError
 from hil.spikes import WORD_BITS, PackedSpikes, n_words
 from hil.tile import Tile
@@ -90,13 +90,15 @@ class Session(CrossbarBackend):
         tile.check_fits(self._backend.info.shape)
         check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
         self._check_rows(x, tile)
+        if out is not None:
+            check_out(out, x, tile)
         return self._backend.vmm(x, tile, v_read_v, out=out)
 
     def read(self, mask: NDArray[np.bool_], v_read_v: float, *, n_average: int = 1) -> NDArray[np.float64]:
         self._check_mask(mask)
         check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
-        if n_average < 1:
-            raise LimitError(f"n_average = {n_average} is below 1", fix="average at least one conversion")
+        if not isinstance(n_average, int) or n_average < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise LimitError(f"n_average = {n_average!r} is not a whole number from 1", fix="average at least one")
         return self._backend.read(mask, v_read_v, n_average=n_average)
 
     def pulse(self, mask: NDArray[np.bool_], pulse: Pulse) -> PulseReport:

@@ -27,6 +27,19 @@ class Tile:
     minus_cols: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("rows", "plus_cols", "minus_cols"):
+            lines = getattr(self, name)
+            if lines is None:
+                continue
+            own = np.array(lines)
+            if own.ndim != 1 or own.dtype.kind not in "iu":
+                raise LimitError(
+                    f"tile {name} is {own.dtype}{own.shape}", fix="give a one-dimensional array of whole numbers"
+                )
+            # A copy that nobody can change: backends keep what they prepared for a tile.
+            own = own.astype(np.intp)
+            own.setflags(write=False)
+            object.__setattr__(self, name, own)
         for name, lines in (("row", self.rows), ("column", self.cols)):
             if len(np.unique(lines)) != len(lines):
                 raise LimitError(f"a {name} occurs twice in the tile", fix=f"name each {name} once")

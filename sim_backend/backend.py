@@ -18,8 +18,9 @@ from hil.backend import (
     PulseReport,
     RowInput,
     Telemetry,
+    check_out,
 )
-from hil.errors import CapabilityError, DeviceError
+from hil.errors import CapabilityError, DeviceError, LimitError
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
 from sim_backend.chip import SimulatedChip
@@ -76,7 +77,8 @@ class SimBackend(CrossbarBackend):
         )
 
     def open(self) -> None:
-        self._chip = SimulatedChip.draw(self._settings, self._seed)
+        # Drawn once: what was formed stays formed when the backend is opened again.
+        self._chip = self._chip or SimulatedChip.draw(self._settings, self._seed)
         # Streams of their own for zero codes, single reads and conversions, and for the chunks of a batch.
         zero, read, conversion, chunks = np.random.SeedSequence(self._seed, spawn_key=(1,)).spawn(4)
         self._zero_rng, self._read_rng, self._conversion_rng = map(np.random.default_rng, (zero, read, conversion))
@@ -89,7 +91,6 @@ class SimBackend(CrossbarBackend):
 
     def close(self) -> None:
         self._is_open = False
-        self._chip = None
 
     def make_safe(self) -> None:
         """Nothing is ever left under bias here: a simulated line has a voltage only inside a call."""
@@ -104,9 +105,11 @@ class SimBackend(CrossbarBackend):
         ready = self._ready(chip, tile, v_read_v)
         prepared = ready.prepared
         self._count["vmm"] += len(x)
-        if not isinstance(x, (PackedSpikes, np.ndarray)):
+        if not isinstance(x, PackedSpikes | np.ndarray):
             return self._vmm_tensor(chip, ready, x)
-        if out is None:
+        if out is not None:
+            check_out(out, x, tile)
+        else:
             out = np.empty((len(x), tile.n_outputs), np.float32)
         if isinstance(x, np.ndarray) and x.dtype.kind == "f":
             drive = quantised_drive(chip, prepared, x.astype(np.float64), v_read_v)
@@ -150,6 +153,10 @@ class SimBackend(CrossbarBackend):
         return total / n_average
 
     def pulse(self, mask: NDArray[np.bool_], pulse: Pulse) -> PulseReport:
+        """Form every cell of the mask whose breakdown voltage is reached.
+
+        Gate voltage and width have no effect yet: the statistics of formed cells hold for the paper's conditions.
+        """
         chip = self._open_chip()
         if pulse.kind != "form":
             raise CapabilityError(f"the simulator has no {pulse.kind!r} pulse", fix="use 'form'")
@@ -159,7 +166,7 @@ class SimBackend(CrossbarBackend):
         return PulseReport(n_cells=int(mask.sum()), requested=pulse, achieved=pulse)
 
     def _open_chip(self) -> SimulatedChip:
-        if self._chip is None:
+        if self._chip is None or not self._is_open:
             raise DeviceError("the simulator is not open", fix="use it inside open_session(...)")
         return self._chip
 
@@ -175,8 +182,8 @@ class SimBackend(CrossbarBackend):
     ) -> NDArray[np.float64]:
         self._count["vmm_by_conversion"] += len(drive)
         current_a = measure_a(chip, prepared, drive, self._conversion_rng)
-        if prepared.tile.differential:
-            n = prepared.tile.n_outputs
+        if prepared.differential:
+            n = len(prepared.cols) // 2
             return current_a[:, :n] - current_a[:, n:]
         return current_a
 
@@ -194,6 +201,11 @@ class SimBackend(CrossbarBackend):
 
         from sim_backend.tensors import TensorTile, sum_rows_tensor_a
 
+        if x.device.type == "cpu" and bool((x * (1 - x)).any()):
+            raise LimitError("a tensor of rows holds values other than 0 and 1", fix="give bits, or levels as an array")
+        if self._settings.fidelity == "conversion":
+            slow = self._by_conversion(chip, ready.prepared, x.cpu().numpy().astype(np.float64))
+            return torch.from_numpy(slow.astype(np.float32)).to(x.device)
         if self._torch_generator is None or self._torch_generator.device != x.device:
             self._torch_generator = torch.Generator(x.device)
             self._torch_generator.manual_seed(int(self._conversion_rng.integers(2**62)))

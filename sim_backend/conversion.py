@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim_backend.chip import SimulatedChip
-from sim_backend.mux import channel_of_row
 from sim_backend.prepared import PreparedTile
 
 
@@ -28,7 +27,7 @@ def measure_a(
     Returns:
         Amperes, shape (B, cols) in the order of `tile.cols`.
     """
-    cols = prepared.tile.cols
+    cols = prepared.cols
     amps_per_code = chip.adcs.lsb_v / chip.settings.tia.r_feedback_ohm
     total = np.zeros((len(drive), len(cols)))
     for p in range(prepared.n_phases):
@@ -53,6 +52,6 @@ def quantised_drive(
     chip: SimulatedChip, prepared: PreparedTile, levels: NDArray[np.float64], v_read_v: float
 ) -> NDArray[np.float64]:
     """Levels (B, rows) as the DACs can make them, as fractions of what they make of the read voltage."""
-    channel = channel_of_row(prepared.tile.rows, chip.settings.mux.width)
+    channel = prepared.channel
     full_v = chip.dacs.output_v(v_read_v, channel)
     return chip.dacs.output_v(levels * v_read_v, channel) / np.where(full_v == 0.0, 1.0, full_v)

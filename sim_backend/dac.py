@@ -35,7 +35,9 @@ class RowDacs:
         The offset is the same at the idle level; `zero_offset_v` returns it.
         """
         step_v = self.settings.full_scale_v / 2**self.settings.bits
-        code_v = np.rint(np.asarray(wanted_v) / step_v) * step_v if self.settings.enabled else np.asarray(wanted_v)
+        code_v = np.asarray(wanted_v, np.float64)
+        if self.settings.enabled:
+            code_v = np.clip(np.rint(code_v / step_v), 0, 2**self.settings.bits - 1) * step_v
         return code_v * (1.0 + self.gain_error[channel])
 
     def zero_offset_v(self, channel: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -20,8 +20,10 @@ class PreparedTile:
     """Linear picture of one tile at one read voltage.
 
     Attributes:
-        tile: what it was made for.
+        cols: physical columns, plus columns first, shape (cols,).
+        differential: whether the second half of the columns is subtracted from the first.
         phase: mux phase of each row, numbered from 0 without gaps, shape (rows,).
+        channel: DAC channel of each row, shape (rows,).
         effective_s: column current per volt on a row's DAC, lines and muxes folded in, shape (rows, cols).
         drive_a: column current that an active row adds, shape (rows, cols).
         idle_a: column current in each phase with all its rows idle (DAC offsets), shape (phases, cols).
@@ -29,8 +31,10 @@ class PreparedTile:
         zero_code: measured code of each column in each phase with all rows idle, shape (phases, cols).
     """
 
-    tile: Tile
+    cols: NDArray[np.intp]
+    differential: bool
     phase: NDArray[np.intp]
+    channel: NDArray[np.intp]
     effective_s: Matrix
     drive_a: Matrix
     idle_a: Matrix
@@ -52,8 +56,11 @@ def prepare(chip: SimulatedChip, tile: Tile, v_read_v: float, rng: np.random.Gen
     idle_a = np.stack([offset_a[phase == p].sum(axis=0) for p in range(n_phases)])
     column_s = effective_s.sum(axis=0)
     return PreparedTile(
-        tile=tile,
+        # Not the tile itself, which must be free to go while this is kept for it.
+        cols=tile.cols,
+        differential=tile.differential,
         phase=phase,
+        channel=channel,
         effective_s=effective_s,
         drive_a=chip.dacs.output_v(v_read_v, channel)[:, None] * effective_s,
         idle_a=idle_a,

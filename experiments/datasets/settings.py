@@ -28,6 +28,7 @@ class DataSettings(Settings):
         unit="s",
         source="not published; chosen on training data, see docs/decisions/0004-bin-rule.md",
         gt=0,
+        le=0.1,
         allow_inf_nan=False,
     )
     n_train: int | None = setting(None, "training samples, a random subset; all if absent", source="user", ge=1)

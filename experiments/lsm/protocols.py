@@ -89,7 +89,8 @@ def honest(
     for number, weight_decay in enumerate(settings.weight_decays):
         progress("read-out, honest protocol", number, total)
         history = _history(training[fit], training[held_out], n_classes, settings, weight_decay, seed)
-        epoch = int(np.argmax([score for score, _ in history]))
+        scores = np.array([score for score, _ in history])
+        epoch = int(np.flatnonzero(scores == scores.max())[-1])  # of equal ones the longest training
         best = max(best, (history[epoch][0], weight_decay, epoch), key=lambda entry: entry[0])
     validation_accuracy, weight_decay, epoch = best
     progress("read-out, honest protocol", total - 1, total)

@@ -156,7 +156,8 @@ def _report(
         "membrane": figures.membrane_png(traced.membrane[0], traced.spikes[0], encoder.settings.v_threshold),
     }
     progress("figures", 1, 2)
-    if len(chosen) >= _N_EMBEDDED_MIN:
+    # Where all counts are equal there is nothing to embed, and t-SNE breaks.
+    if len(chosen) >= _N_EMBEDDED_MIN and test.features[chosen].std(axis=0).any():
         points = figures.embed(test.features[chosen], seed)
         results |= {"embedding": points, "embedding_samples": chosen}
         pictures["tsne"] = figures.embedding_png(points, test.labels[chosen])

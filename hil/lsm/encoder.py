@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hil.backend import CrossbarBackend
-from hil.errors import CapabilityError, DeviceError
+from hil.errors import CapabilityError, DataError, DeviceError
 from hil.lsm.settings import LsmSettings
 from hil.progress import Progress, no_progress
-from hil.spikes import PackedSpikes, n_words, unpack_bits
+from hil.spikes import WORD_BITS, PackedSpikes, n_words, unpack_bits
 from hil.tile import Tile, differential_tile
 
 #: One-hot VMMs averaged when the spread of the weights is measured.
 _GAIN_AVERAGE = 4
+#: A tile is taken for formed when its weights spread this far above noise, and above this part of the nominal spread.
+_SPREAD_OVER_NOISE, _SPREAD_MIN = 3.0, 0.05
 
 
 def lsm_tile(n_inputs: int, n_neurons: int) -> Tile:
@@ -65,7 +67,11 @@ class LsmEncoder:
 
         Returns:
             Shape (samples, neurons).
+
+        Raises:
+            DataError: the spikes do not fit the network's inputs.
         """
+        self._check(spikes)
         counts = np.zeros((len(spikes), self.settings.n_neurons), np.uint16)
         run = self._run_torch if self.settings.engine == "torch" else self._run_numba
         progress(what, 0, len(spikes))
@@ -76,6 +82,17 @@ class LsmEncoder:
                 keep(start, counts[start:stop])
             progress(what, stop, len(spikes))
         return counts
+
+    def _check(self, spikes: NDArray[np.uint64]) -> None:
+        words = n_words(self.n_inputs)
+        spare = words * WORD_BITS - self.n_inputs
+        fits = spikes.dtype == np.uint64 and spikes.ndim == 3 and spikes.shape[1] > 0 and spikes.shape[2] == words
+        # A bit above the inputs would drive a recurrent row.
+        if not fits or (spare and (spikes[..., -1] >> np.uint64(WORD_BITS - spare)).any()):
+            raise DataError(
+                f"input spikes are {spikes.dtype}{spikes.shape}, or have bits above input {self.n_inputs - 1}",
+                fix=f"give uint64 of shape (samples, steps, {words}), packed by hil.spikes.pack_bits",
+            )
 
     def _run_numba(self, spikes: NDArray[np.uint64], counts: NDArray[np.uint16]) -> None:
         from hil.lsm.lif import lif_step
@@ -131,11 +148,17 @@ class LsmEncoder:
     def measure_sigma_s(self) -> float:
         """Spread of the weights as the whole tile shows them: one VMM per row, over the read voltage."""
         one_hot = PackedSpikes.pack(np.eye(self.tile.n_rows, dtype=np.bool_))
-        runs = [self.backend.vmm(one_hot, self.tile, self.settings.v_read_v) for _ in range(_GAIN_AVERAGE)]
-        sigma_s = float(np.mean(runs, axis=0, dtype=np.float64).std() / self.settings.v_read_v)
-        if not sigma_s > 0.0:
-            raise DeviceError("all weights of the tile read the same", fix="form the array first, or check the board")
-        return sigma_s
+        vmm = self.backend.vmm
+        runs = np.array([vmm(one_hot, self.tile, self.settings.v_read_v) for _ in range(_GAIN_AVERAGE)], np.float64)
+        spread_s = float(runs.mean(axis=0).std() / self.settings.v_read_v)
+        noise_s = float(np.sqrt(runs.var(axis=0, ddof=1).mean() / _GAIN_AVERAGE) / self.settings.v_read_v)
+        if not spread_s > max(_SPREAD_OVER_NOISE * noise_s, _SPREAD_MIN * self.settings.sigma_nominal_s):
+            raise DeviceError(
+                f"the weights of the tile spread by {spread_s:.2g} S (noise {noise_s:.2g} S), "
+                f"a formed array by about {self.settings.sigma_nominal_s:.2g} S",
+                fix="form the array first, or check the board",
+            )
+        return float(np.sqrt(spread_s**2 - noise_s**2))
 
 
 def torch_device(name: str) -> Any:

@@ -81,6 +81,24 @@ def test_out_is_used(session: Session, tile: Tile) -> None:
     assert np.isfinite(out).all()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.empty((1, 3), np.float32),
+        np.empty((2, 99), np.float32),
+        np.empty((2, 6), np.float64),
+        np.empty(12, np.float32),
+    ],
+)
+def test_an_out_that_cannot_take_the_result_is_refused(make: Callable[[], CrossbarBackend], wrong: np.ndarray) -> None:
+    """By the session, and below it: a kernel would write past the end."""
+    backend = make()
+    with open_session(backend) as session:
+        for target in (session, backend):
+            with pytest.raises(HilError, match="out is"):
+                target.vmm(np.ones((2, 20), np.bool_), differential_tile(20, 6), V_READ_V, out=wrong)
+
+
 def test_an_empty_batch_is_fine(session: Session, tile: Tile) -> None:
     assert session.vmm(np.zeros((0, tile.n_rows), np.bool_), tile, V_READ_V).shape == (0, tile.n_outputs)
 

@@ -137,3 +137,9 @@ def test_real_recordings(hil: Any, small: list[str]) -> None:
     assert high - low > 0.1
     text = " ".join(hil("lsm", "nmnist", "--dataset", "nmnist", "--data", archive, *arguments).stdout.split())
     assert "small set: 804 training and 52 test recordings" in text
+
+
+def test_a_silent_network_ends_without_tsne(hil: Any, small: list[str]) -> None:
+    result = hil("lsm", "nmnist", *small, "--set", "lsm.v_threshold=1e9", "--json").json
+    assert result["spike_rate_per_step"] == 0.0
+    assert not any(path.endswith("tsne.png") for path in result["figures"])

@@ -144,3 +144,11 @@ class TestRootSettings:
         assert (limits.v_read_max_v, limits.pulses_per_cell_max) == (0.1, 3)
         assert limits.v_pulse_max_v == SIM_LIMITS.v_pulse_max_v
         assert math.isfinite(limits.pulse_width_max_s)
+
+
+def test_the_settings_page_is_current() -> None:
+    from hil.cli.settings import RootSettings
+    from hil.config import rows
+
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    assert [row.key for row in rows(RootSettings()) if f"`{row.key}`" not in page] == []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hil import open_session
-from hil.errors import CapabilityError, DeviceError, LimitError
+from hil.errors import CapabilityError, DataError, DeviceError, LimitError
 from hil.lsm.encoder import LsmEncoder, lsm_tile
 from hil.lsm.reference import trace
 from hil.lsm.settings import LsmSettings
@@ -131,9 +131,27 @@ def test_measured_gain_makes_up_for_the_voltage_drop() -> None:
 
 
 def test_an_array_without_weights_is_refused() -> None:
-    blank = SimSettings.model_validate({"rows": 20, "cols": 20, "ideal": True, "forming": {"formed": False}})
-    with open_session(SimBackend(blank)) as session, pytest.raises(DeviceError, match="form the array"):
-        LsmEncoder(session, LsmSettings(n_neurons=10), 10)
+    for ideal in (True, False):
+        tree = {"rows": 20, "cols": 20, "ideal": ideal, "forming": {"formed": False}}
+        blank = SimBackend(SimSettings.model_validate(tree))
+        with open_session(blank) as session, pytest.raises(DeviceError, match="form the array"):
+            LsmEncoder(session, LsmSettings(n_neurons=10), 10)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 3, 2), np.uint64),
+        np.zeros((2, 0, 1), np.uint64),
+        np.zeros((2, 3, 1), np.float64),
+        np.full((2, 3, 1), 1 << 25, np.uint64),
+    ],
+)
+def test_spikes_that_do_not_fit_the_inputs_are_refused(wrong: np.ndarray) -> None:
+    with open_session(SimBackend(SimSettings(rows=32, cols=32))) as session:
+        encoder = LsmEncoder(session, LsmSettings(n_neurons=10), 20)
+        with pytest.raises(DataError, match="input spikes"):
+            encoder.encode(wrong)
 
 
 def test_a_network_that_does_not_fit_is_refused_with_the_limit() -> None:

@@ -381,7 +381,7 @@ class TestLimits:
             (lambda s: s.vmm(np.full((1, 4), -1), TILE, 0.2), "outside 0 to 1"),
             (lambda s: s.vmm(np.ones((1, 4), complex), TILE, 0.2), "row input has type complex128"),
             (lambda s: s.read(ALL, 0.6), r"read voltage 0\.6 V"),
-            (lambda s: s.read(ALL, 0.2, n_average=0), "n_average = 0 is below 1"),
+            (lambda s: s.read(ALL, 0.2, n_average=0), "n_average = 0 is not a whole number"),
             (lambda s: s.read(ALL[:4], 0.2), r"cell mask has shape \(4, 8\).*bool array of shape \(8, 8\)"),
             (lambda s: s.read(ALL.astype(np.uint8), 0.2), "cell mask .* type uint8"),
             (lambda s: s.pulse(ALL.T[:3], PULSE), "cell mask has shape"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -123,3 +126,27 @@ def test_a_vmm_after_forming_sees_the_new_cells() -> None:
         before_a = session.vmm(bits, tile, 0.2).mean()
         session.pulse(np.ones((32, 16), np.bool_), Pulse("form", voltage_v=4.5, v_gate_v=1.2, width_s=1e-3))
         assert session.vmm(bits, tile, 0.2).mean() > 20 * before_a
+
+
+def test_what_was_formed_stays_formed_when_opened_again() -> None:
+    backend = SimBackend(SimSettings.model_validate({"rows": 32, "cols": 16, "forming": {"formed": False}}), seed=0)
+    everywhere = np.ones((32, 16), np.bool_)
+    with open_session(backend) as session:
+        session.pulse(everywhere, Pulse("form", voltage_v=4.5, v_gate_v=1.2, width_s=1e-3))
+    with open_session(backend) as session:
+        assert (session.read(everywhere, 0.2) / 0.2).mean() > 10e-6
+
+
+def test_a_prepared_tile_does_not_keep_its_tile_alive() -> None:
+    tile = single_ended_tile(32, 16)
+    with open_session(SimBackend(SimSettings(rows=32, cols=16, ideal=True))) as session:
+        session.vmm(np.ones((1, 32), np.bool_), tile, 0.2)
+        watch = weakref.ref(tile)
+        del tile
+        gc.collect()
+        assert watch() is None
+
+
+def test_dac_stops_at_full_scale() -> None:
+    chip = SimulatedChip.draw(only("dac", dac={"gain_sigma": 0.0, "full_scale_v": 0.05}), 0)
+    assert chip.dacs.output_v(0.2, np.array([0]))[0] == pytest.approx(0.05, rel=1e-4)

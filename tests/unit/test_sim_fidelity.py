@@ -127,3 +127,23 @@ def test_levels_between_idle_and_read_voltage() -> None:
         half = session.vmm(levels, tile, 0.2)
         full = session.vmm(levels > 0, tile, 0.2)
     np.testing.assert_allclose(half, 0.5 * full, rtol=1e-3)
+
+
+def test_silent_samples_agree_when_the_idle_level_clips() -> None:
+    changes = {"mux": {"skip_silent": False}, "tia": {"v_common_v": 1.9}}
+    tile, nothing = differential_tile(40, 12), np.zeros(40, np.bool_)
+    for fidelity in ("statistical", "conversion"):
+        assert not repeats(small(fidelity=fidelity, **changes), tile, nothing, 20).any()
+
+
+def test_tensors_obey_the_fidelity_and_hold_bits_only() -> None:
+    import torch
+
+    from hil.errors import LimitError
+
+    tile = differential_tile(40, 12)
+    with open_session(SimBackend(small(fidelity="conversion"), seed=9)) as session:
+        session.vmm(torch.ones(5, 40), tile, 0.2)
+        assert session.telemetry().values["vmm_by_conversion_count"] == 5
+        with pytest.raises(LimitError, match="other than 0 and 1"):
+            session.vmm(torch.full((5, 40), 0.5), tile, 0.2)
