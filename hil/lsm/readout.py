@@ -41,6 +41,20 @@ def features_of(counts: NDArray[np.uint16], n_steps: int) -> Features:
     return np.asarray(counts / n_steps, np.float32)
 
 
+@contextmanager
+def one_torch_thread() -> Generator[None, None, None]:
+    """One thread for small products: two are no faster, and many times slower when the machine is busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_torch_thread()
 def train(
     features: Features,
     labels: Labels,
@@ -65,32 +79,6 @@ def train(
         seed: order of the samples and start of the weights.
         after_epoch: called with (epoch, read-out).
     """
-    with one_torch_thread():
-        _train(features, labels, n_classes, settings, weight_decay, seed, after_epoch)
-
-
-@contextmanager
-def one_torch_thread() -> Generator[None, None, None]:
-    """One thread for small products: two are no faster, and many times slower when the machine is busy."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _train(
-    features: Features,
-    labels: Labels,
-    n_classes: int,
-    settings: ReadoutSettings,
-    weight_decay: float,
-    seed: int,
-    after_epoch: Callable[[int, Readout], None],
-) -> None:
     import torch
 
     mean = features.mean(axis=0)
