@@ -329,21 +329,25 @@ class RunFile:
         checked = checked_results(results or {})
         if status not in ("complete", "failed", "aborted"):
             raise RunFileError(f"status {status!r} is not an end", fix="use complete, failed or aborted")
-        with self._lock:
-            self._check_open()
-            try:
-                self._write_pending()
-                if checked:
-                    self._finish_aside(status, cause, checked)
-                else:
-                    self._finish_in_place(status, cause)
-            except (OSError, RuntimeError) as error:
-                raise self._fail(error) from error
-            except (KeyboardInterrupt, SystemExit):
-                self.close()  # rows that this interrupted flush was to write are still to be kept
-                raise
-            finally:
-                self._release()
+        try:
+            with self._lock:
+                self._check_open()
+                try:
+                    self._write_pending()
+                    if checked:
+                        self._finish_aside(status, cause, checked)
+                    else:
+                        self._finish_in_place(status, cause)
+                except (OSError, RuntimeError) as error:
+                    raise self._fail(error) from error
+                except (KeyboardInterrupt, SystemExit):
+                    self._close()  # rows that this interrupted flush was to write are still to be kept
+                    raise
+                finally:
+                    self._release()
+        finally:
+            if self._closed:
+                self._await_flusher()
 
     def _finish_in_place(self, status: str, cause: str) -> None:
         self._broken = True
@@ -397,16 +401,26 @@ class RunFile:
         Does nothing when the run has ended. Never raises; a failure is logged.
         """
         with self._lock:
-            if self._closed:
-                return
-            try:
-                if self._handle.id.valid:
-                    self._broken = False
-                    self._write_pending()
-            except RunFileError as error:
-                _log.error("closing %s: %s", self.path, error)
-            finally:
-                self._release()
+            self._close()
+        self._await_flusher()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        try:
+            if self._handle.id.valid:
+                self._broken = False
+                self._write_pending()
+        except RunFileError as error:
+            _log.error("closing %s: %s", self.path, error)
+        finally:
+            self._release()
+
+    def _await_flusher(self) -> None:
+        """Call without the lock. A thread that drops the last reference to HDF5 objects while Python shuts down dies
+        with the lock of h5py in its hand, and the process hangs."""
+        if threading.current_thread() is not self._flusher:
+            self._flusher.join()
 
     def __enter__(self) -> RunFile:
         return self

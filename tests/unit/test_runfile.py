@@ -759,3 +759,10 @@ class TestFullDisk:
             append_pulse(run)
         with open_run(run.path) as reader:
             assert (reader.status, reader.row_count("pulses")) == ("incomplete", 0)
+
+
+def test_no_thread_outlives_the_run(tmp_path: Path) -> None:
+    """One that did could hold the lock of h5py while Python shuts down, and the process would hang."""
+    create(tmp_path).finish()
+    create(tmp_path).close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("flush ")]
