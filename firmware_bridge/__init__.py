@@ -1,1 +1,1 @@
-"""Sequencer, board profile, BoardBackend, emulator and links. Empty so far."""
+"""The board: its profile, sequencer programs, `BoardBackend`, and the emulated board."""
