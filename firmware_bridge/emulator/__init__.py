@@ -1,0 +1,35 @@
+"""An emulated board: bit-true chip models and array physics behind the register bus."""
+
+from __future__ import annotations
+
+from firmware_bridge.board_backend import BoardBackend
+from firmware_bridge.emulator.board import EmulatedBoard
+from firmware_bridge.emulator.fabric import EmulatedFabric
+from firmware_bridge.profile import load_profile
+from sim_backend.settings import SimSettings
+
+__all__ = ["BoardBackend", "EmulatedBoard", "EmulatedFabric", "emulated_backend"]
+
+
+def emulated_backend(profile_name: str, settings: SimSettings, seed: int) -> BoardBackend:
+    """A `BoardBackend` on an emulated board.
+
+    Args:
+        profile_name: a shipped profile, or the path of one.
+        settings: of the hidden chip; its size and the width of its muxes follow the profile.
+        seed: draws the hidden chip, the power-up garbage and all noise; the simulator with the same seed has the same
+            cells, muxes and amplifiers.
+    """
+    profile = load_profile(profile_name)
+    size = {"rows": profile.rows, "cols": profile.cols}
+    mux = settings.mux.model_copy(update={"width": profile.mux.width})
+    hidden = settings.model_copy(update={**size, "mux": mux})
+    identity = {
+        "chip": f"simulated, seed {seed}",
+        "seed": seed,
+        "guesses": len(profile.guesses),
+        "effects": hidden.model_dump(mode="json"),
+    }
+    fabric = EmulatedFabric(EmulatedBoard(profile, hidden, seed))
+    # The cells behind the emulated board know forming only.
+    return BoardBackend(fabric, profile, name="emulator", identity=identity, pulse_kinds=frozenset({"form"}))
