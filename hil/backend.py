@@ -85,7 +85,7 @@ class Pulse:
     """One programming pulse, applied to every cell of a mask.
 
     Attributes:
-        kind: "form" and "set" raise the bit line against the source line, "reset" the source line.
+        kind: "form" and "set" have one polarity, "reset" the other; which line is raised is up to the board.
         voltage_v: amplitude across the cell and its select transistor.
         v_gate_v: word-line voltage, which limits the current (compliance).
         width_s: duration.
@@ -110,6 +110,21 @@ class PulseReport:
     n_cells: int
     requested: Pulse
     achieved: Pulse
+
+
+@dataclass(frozen=True)
+class Check:
+    """Verdict of a self-test on one part.
+
+    Attributes:
+        part: chip or line, as a person would look for it on the board.
+        ok: None where it could not be tested.
+        text: what was found.
+    """
+
+    part: str
+    ok: bool | None
+    text: str
 
 
 @dataclass
@@ -179,6 +194,10 @@ class CrossbarBackend(ABC):
     @abstractmethod
     def telemetry(self) -> Telemetry:
         """Counters since `open`."""
+
+    def self_test(self) -> list[Check]:
+        """What the last power-up found, part by part; empty where there is nothing to test."""
+        return []
 
 
 def check_out(out: Any, x: RowInput, tile: Tile) -> None:

@@ -15,8 +15,14 @@ def _sim(settings: Any, seed: int) -> CrossbarBackend:
     return SimBackend(settings.sim, seed=seed)
 
 
+def _emulator(settings: Any, seed: int) -> CrossbarBackend:
+    from firmware_bridge.emulator import emulated_backend
+
+    return emulated_backend(settings.board.profile, settings.sim, seed)
+
+
 #: name -> how to make it
-BACKENDS: dict[str, Callable[[Any, int], CrossbarBackend]] = {"sim": _sim}
+BACKENDS: dict[str, Callable[[Any, int], CrossbarBackend]] = {"sim": _sim, "emulator": _emulator}
 
 
 def create_backend(name: str, settings: Any, *, seed: int) -> CrossbarBackend:

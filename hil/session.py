@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hil.backend import BackendInfo, CrossbarBackend, Limits, Pulse, PulseReport, RowInput, Telemetry, check_out
+from hil.backend import BackendInfo, Check, CrossbarBackend, Limits, Pulse, PulseReport, RowInput, Telemetry, check_out
 from hil.errors import CapabilityError, DeviceError, HilError, LimitError
 from hil.spikes import WORD_BITS, PackedSpikes, n_words
 from hil.tile import Tile
@@ -83,6 +83,9 @@ class Session(CrossbarBackend):
 
     def telemetry(self) -> Telemetry:
         return self._backend.telemetry()
+
+    def self_test(self) -> list[Check]:
+        return self._backend.self_test()
 
     def vmm(
         self, x: RowInput, tile: Tile, v_read_v: float, *, out: NDArray[np.float32] | None = None

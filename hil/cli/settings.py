@@ -26,10 +26,18 @@ class LimitSettings(Settings):
         return Limits(**{**vars(board), **wanted})
 
 
+class BoardSettings(Settings):
+    """The board, real or emulated."""
+
+    profile: str = setting("paper-guess", "board profile: a shipped name, or the path of a TOML file", source="ours")
+
+
 class RootSettings(SupervisedSettings):
-    """Sections: `data`, `lsm`, `readout` of the experiment; `limits` of the session; `sim` of the simulator."""
+    """Sections: `data`, `lsm`, `readout` of the experiment; `limits` of the session; `board` of a real or emulated
+    board; `sim` of the simulator and of the chip that an emulated board hides."""
 
     limits: LimitSettings = LimitSettings()
+    board: BoardSettings = BoardSettings()
     sim: SimSettings = SimSettings()
 
 

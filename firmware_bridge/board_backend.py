@@ -1,0 +1,528 @@
+"""`BoardBackend`: the primitives of `CrossbarBackend` as sequencer programs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_bridge import registers as reg
+from firmware_bridge.bring_up import check_adcs, check_muxes, measure_idle, start_dacs, start_lines
+from firmware_bridge.bus import RegisterBus
+from firmware_bridge.conversion import ColumnConstants
+from firmware_bridge.instructions import SUM_CONVERSIONS_MAX, TICK_S, Engine, SourceLines, unpack_sums
+from firmware_bridge.phases import OFF, Phases, plan
+from firmware_bridge.profile import BoardProfile
+from firmware_bridge.programs import ROW_LATCH, WORD_LINE_LATCH, Blocks, Words
+from firmware_bridge.sequencer import ProgramFault, Sequencer, ticks_of
+from hil.backend import (
+    BackendInfo,
+    Capabilities,
+    Check,
+    CrossbarBackend,
+    Limits,
+    Pulse,
+    PulseKind,
+    PulseReport,
+    RowInput,
+    Telemetry,
+    check_out,
+)
+from hil.errors import CapabilityError, DeviceError, HilError, LimitError
+from hil.spikes import PackedSpikes
+from hil.tile import Tile
+
+log = logging.getLogger(__name__)
+
+#: read voltage of the power-up self-test
+SELF_TEST_V = 0.2
+#: room left in a program for its prologue and epilogue, words
+_FRAME_WORDS = 200
+
+Result = TypeVar("Result")
+
+
+class BoardBackend(CrossbarBackend):
+    """A board behind a register bus.
+
+    Args:
+        bus: way to the sequencer.
+        profile: what the board is made of.
+        name: kind of backend, as shown to people.
+        identity: what tells this board and chip from another.
+        pulse_kinds: pulses that may be asked for, None for all that the profile wires.
+    """
+
+    def __init__(
+        self,
+        bus: RegisterBus,
+        profile: BoardProfile,
+        *,
+        name: str = "board",
+        identity: Mapping[str, Any] | None = None,
+        pulse_kinds: frozenset[PulseKind] | None = None,
+    ) -> None:
+        self._profile = profile
+        self._name = name
+        self._identity = dict(identity or {})
+        wired: dict[PulseKind, str | None] = {
+            "form": profile.programming.form,
+            "set": profile.programming.set,
+            "reset": profile.programming.reset,
+        }
+        self._raised = {kind: line for kind, line in wired.items() if line is not None}
+        if pulse_kinds is not None:
+            self._raised = {kind: line for kind, line in self._raised.items() if kind in pulse_kinds}
+        limits = profile.limits
+        self._limits = Limits(
+            v_read_max_v=limits.v_read_max_v,
+            v_pulse_max_v=limits.v_pulse_max_v,
+            v_gate_max_v=limits.v_gate_max_v,
+            pulse_width_max_s=limits.pulse_width_max_s,
+            pulses_per_cell_max=limits.pulses_per_cell_max,
+        )
+        self._blocks = Blocks(profile)
+        self._sequencer = Sequencer(bus, profile, self._limits)
+        self._is_open = self._is_up = False
+        self._checks: list[Check] = []
+
+    @property
+    def info(self) -> BackendInfo:
+        return BackendInfo(
+            name=self._name,
+            shape=(self._profile.rows, self._profile.cols),
+            identity={"profile": self._profile.name, "profile_hash": self._profile.fingerprint, **self._identity},
+            capabilities=Capabilities(pulse_kinds=frozenset(self._raised), analogue_rows=True),
+            limits=self._limits,
+            calibration_id=None,
+        )
+
+    @property
+    def profile(self) -> BoardProfile:
+        """The board profile."""
+        return self._profile
+
+    def open(self) -> None:
+        """Power-up sequence and self-test.
+
+        Raises:
+            DeviceError: chips that failed, all of them named; the array is safe.
+        """
+        self._sequencer.connect()
+        self._count = {"vmm": 0, "cell_reads": 0, "pulses": 0, "clipped_sums": 0}
+        self._is_open = True
+        self._bring_up(check_rows=True)
+        self._sequencer.clear_counters()
+
+    def close(self) -> None:
+        self._is_open = self._is_up = False
+
+    def make_safe(self) -> None:
+        self._is_up = False
+        self._sequencer.make_safe()
+
+    def self_test(self) -> list[Check]:
+        return list(self._checks)
+
+    def telemetry(self) -> Telemetry:
+        """Counts, and where the board's time went."""
+        sequencer = self._sequencer
+        spent = sequencer.board_time()
+        values = {f"{name}_count": float(value) for name, value in self._count.items()}
+        values["board_time_s"] = spent.total_s
+        values |= {f"board_{name}": value for name, value in asdict(spent).items()}
+        for name, register in (("clips", reg.CLIPS), ("frame_errors", reg.FRAME_ERRORS)):
+            values |= {f"{name}_lane_{k}_count": float(n) for k, n in enumerate(sequencer.lane_counts(register))}
+        values["watchdog_trips_count"] = float(sequencer.watchdog_trips())
+        return Telemetry(values)
+
+    def vmm(
+        self, x: RowInput, tile: Tile, v_read_v: float, *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        self._ready()
+        self._check_read_voltage(v_read_v)
+        tile.check_fits((self._profile.rows, self._profile.cols))
+        if out is None:
+            out = np.empty((len(x), tile.n_outputs), np.float32)
+        check_out(out, x, tile)
+        bits = x.unpack() if isinstance(x, PackedSpikes) else np.asarray(x)
+        if not ((bits >= 0) & (bits <= 1)).all():
+            raise LimitError("row input holds levels outside 0 to 1", fix="give bits, or levels as fractions")
+        levels = np.zeros((len(bits), self._profile.mux.count * self._profile.mux.width))
+        levels[:, tile.rows] = bits
+        phases = plan(levels.reshape(len(bits), self._profile.mux.count, -1), self._profile.mux)
+        self._count["vmm"] += len(bits)
+        self._guard(lambda: self._vmm(phases, tile, v_read_v, out))
+        return out
+
+    def _vmm(self, phases: Phases, tile: Tile, v_read_v: float, out: NDArray[np.float32]) -> None:
+        profile, blocks = self._profile, self._blocks
+        position, lane = profile.column_position(tile.cols), profile.column_lane(tile.cols)
+        needed = np.unique(position)
+        scans = _runs(needed)
+        lanes = np.unique(lane)
+        lane_mask = int(sum(1 << k for k in lanes.tolist()))
+        slot = np.searchsorted(needed, position) * len(lanes) + np.searchsorted(lanes, lane)
+        open_cols = np.zeros(profile.cols, np.bool_)
+        open_cols[tile.cols] = True
+        currents = np.zeros((len(out), len(tile.cols)))
+        for first, last in self._batches(phases, len(scans), len(needed) * len(lanes)):
+            chosen = (phases.vector >= first) & (phases.vector < last)
+            vector = phases.vector[chosen]
+            changes = vector[1:] != vector[:-1]
+            initial, stores = self._row_levels(phases.level[chosen], v_read_v)
+            words = np.concatenate(
+                [
+                    blocks.open_reads(open_cols, (initial,)),
+                    blocks.phases(
+                        phases.position[chosen],
+                        scans,
+                        repeat=1,
+                        lanes=lane_mask,
+                        overwrite=np.concatenate([[True], changes]),
+                        emit=np.concatenate([changes, [True]]),
+                        stores=stores,
+                    ),
+                    blocks.close_reads(),
+                ]
+            )
+            spoken = np.flatnonzero(phases.count[first:last]) + first
+            found = self._sequencer.run(words, len(spoken) * len(needed) * len(lanes))
+            sums = self._sums(found.reshape(len(spoken), -1)[:, slot], tile.cols)
+            currents[spoken] = self._constants.current_a(sums, phases.count[spoken][:, None], tile.cols)
+        half = len(tile.cols) // 2
+        out[:] = currents[:, :half] - currents[:, half:] if tile.differential else currents
+
+    def read(self, mask: NDArray[np.bool_], v_read_v: float, *, n_average: int = 1) -> NDArray[np.float64]:
+        self._ready()
+        self._check_read_voltage(v_read_v)
+        if mask.shape != (self._profile.rows, self._profile.cols):
+            raise LimitError(
+                f"mask has shape {mask.shape}", fix=f"give {self._profile.rows} x {self._profile.cols}, as the array"
+            )
+        if n_average < 1:
+            raise LimitError(f"n_average = {n_average} is below 1", fix="average at least one conversion")
+        self._count["cell_reads"] += int(mask.sum()) * n_average
+        return self._guard(lambda: self._read(mask, v_read_v, n_average))
+
+    def _read(self, mask: NDArray[np.bool_], v_read_v: float, n_average: int) -> NDArray[np.float64]:
+        """Column by column, since a word line takes longest to select; one row after the other within."""
+        rows, cols = np.nonzero(mask)
+        order = np.lexsort((rows, cols))
+        total = np.zeros(len(rows))
+        for size in _pieces(n_average, SUM_CONVERSIONS_MAX - 1):
+            for here in self._read_batches(cols[order]):
+                chosen = order[here]
+                found = self._sequencer.run(self._read_program(rows[chosen], cols[chosen], v_read_v, size), len(chosen))
+                sums = self._sums(found, cols[chosen])
+                total[chosen] += self._constants.current_a(sums, np.array(size), cols[chosen])
+        return total / n_average
+
+    def _read_batches(self, cols: NDArray[np.intp]) -> Iterator[slice]:
+        """Cells that fit into one program each."""
+        blocks, n_shift = self._blocks, self._n_row_words
+        per_cell = n_shift + 12
+        per_col = len(blocks.shift_word_lines(np.zeros(self._profile.cols, np.bool_))) + 2
+        new_col = np.concatenate([[True], cols[1:] != cols[:-1]])
+        return _fill(per_cell + per_col * new_col, self._sequencer.program_words - _FRAME_WORDS)
+
+    def _read_program(self, rows: NDArray[np.intp], cols: NDArray[np.intp], v_read_v: float, repeat: int) -> Words:
+        profile, blocks = self._profile, self._blocks
+        mux, place = profile.row_mux(rows), profile.row_position(rows)
+        n = len(rows)
+        position = np.repeat(blocks.idle_position(), n, axis=0)
+        if profile.mux.selects == "common":
+            position = np.repeat(place[:, None], profile.mux.count, axis=1)
+            if profile.mux.inhibit:
+                position[np.arange(profile.mux.count) != mux[:, None]] = OFF
+        position[np.arange(n), mux] = place
+        level = np.where(profile.mux.inhibit, np.nan, np.zeros(position.shape))
+        level[np.arange(n), mux] = 1.0
+        initial, stores = self._row_levels(level, v_read_v)
+        closed = np.zeros(profile.cols, np.bool_)
+        words = [blocks.open_reads(closed, (initial,))]
+        for col in np.unique(cols):
+            here = np.flatnonzero(cols == col)
+            only = closed.copy()
+            only[col] = True
+            words += [
+                blocks.shift_word_lines(only),
+                blocks.wait_for(Engine.CHAIN | Engine.INPUTS_FREE),
+                blocks.word("LATCH", chains=WORD_LINE_LATCH),
+                blocks.phases(
+                    position[here],
+                    [(int(profile.column_position(col)), 1)],
+                    repeat=repeat,
+                    lanes=1 << int(profile.column_lane(col)),
+                    overwrite=np.ones(len(here), np.bool_),
+                    emit=np.ones(len(here), np.bool_),
+                    stores=None if stores is None else [stores[k] for k in here],
+                ),
+            ]
+        return np.concatenate([*words, blocks.close_reads()])
+
+    def pulse(self, mask: NDArray[np.bool_], pulse: Pulse) -> PulseReport:
+        """Apply a pulse to each cell of the mask once.
+
+        Rows that want the same columns are pulsed together, as many as the muxes can connect at a time.
+
+        Raises:
+            ProgramFault: stopped by the fabric; the message says how many cells had their pulse for sure.
+        """
+        self._ready()
+        line = self._raised.get(pulse.kind)
+        if line is None:
+            raise CapabilityError(
+                f"board {self._profile.name} has no {pulse.kind!r} pulse; it has: {sorted(self._raised) or 'none'}",
+                fix="choose another pulse, or another board profile",
+            )
+        least_s = self._profile.limits.pulse_width_min_s
+        if not pulse.width_s >= least_s:
+            raise LimitError(
+                f"pulse width {pulse.width_s:g} s is below {least_s:g} s", fix=f"use at least {least_s:g} s"
+            )
+        level = self._blocks.range.setting(pulse.voltage_v)
+        gate = self._blocks.range.setting(pulse.v_gate_v)
+        width_ticks = round(pulse.width_s / TICK_S)
+        groups = list(self._pulse_groups(mask))
+        self._guard(lambda: self._pulse(groups, line, level.code, gate.code, width_ticks))
+        self._count["pulses"] += int(mask.sum())
+        achieved = Pulse(pulse.kind, level.achieved_v, gate.achieved_v, width_ticks * TICK_S)
+        return PulseReport(n_cells=int(mask.sum()), requested=pulse, achieved=achieved)
+
+    def _pulse_groups(self, mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+        """(mux positions, word lines) of each gate pulse; every cell of the mask is in exactly one."""
+        profile = self._profile
+        patterns, group = np.unique(mask, axis=0, return_inverse=True)
+        for k, word_lines in enumerate(patterns):
+            if not word_lines.any():
+                continue
+            wanted = np.zeros(profile.mux.count * profile.mux.width)
+            wanted[np.flatnonzero(group.ravel() == k)] = 1.0
+            phases = plan(wanted.reshape(1, profile.mux.count, -1), profile.mux)
+            for position, level in zip(phases.position, phases.level, strict=True):
+                yield np.where(level == 1.0, position, OFF), word_lines
+
+    def _pulse(
+        self,
+        groups: list[tuple[NDArray[np.intp], NDArray[np.bool_]]],
+        line: str,
+        level_code: int,
+        gate_code: int,
+        width_ticks: int,
+    ) -> None:
+        blocks = self._blocks
+        # The line that is raised, and the level of rows that take part and of those that must see no bias.
+        raised = line == "source_line"
+        source = SourceLines.BIAS if raised else SourceLines.GROUND
+        taking, apart = (0, level_code) if raised else (level_code, 0)
+        cells = [int((position != OFF).sum()) * int(word_lines.sum()) for position, word_lines in groups]
+        per_group = self._n_row_words + 30 + 2 * self._profile.mux.count
+        for here in _fill(np.full(len(groups), per_group), self._sequencer.program_words - 2 * _FRAME_WORDS):
+            numbers = range(len(groups))[here]
+            words = [
+                blocks.arm(),
+                blocks.drive(SourceLines.TIA, gate=False),
+                blocks.all_rows(apart),
+                blocks.store(blocks.gate_chip, blocks.gate_channel, gate_code),
+                blocks.store(blocks.bias_chip, blocks.bias_channel, level_code if raised else 0),
+                blocks.wait_for(Engine.SPI),
+                blocks.wait(self._profile.dac.settle_s),
+                blocks.drive(source, gate=False),
+            ]
+            for k in numbers:
+                words.append(self._one_pulse(*groups[k], taking, apart, width_ticks))
+                words.append(blocks.word("MARK", tag=k))
+            words.append(self._end_pulses())
+            try:
+                self._sequencer.run(np.concatenate(words), len(numbers))
+            except ProgramFault as error:
+                sure = here.start + len(error.marks)
+                raise ProgramFault(
+                    error.fault,
+                    f"{error.what}; {sum(cells[:sure])} of {sum(cells)} cells had their pulse, "
+                    f"{cells[sure] if sure < len(cells) else 0} may have had it in part, the others had none",
+                    error.marks,
+                ) from error
+
+    def _one_pulse(
+        self, position: NDArray[np.intp], word_lines: NDArray[np.bool_], taking: int, apart: int, width_ticks: int
+    ) -> Words:
+        """Select, settle, pulse, deselect; rows that take no part are off, or at the level of the source lines."""
+        blocks, mux = self._blocks, self._profile.mux
+        on = np.flatnonzero(position != OFF)
+        if not mux.inhibit:
+            held = int(position[on[0]]) if mux.selects == "common" else 0
+            position = np.where(position == OFF, held, position)
+        ends = blocks.word("LATCH", chains=ROW_LATCH | WORD_LINE_LATCH)
+        return np.concatenate(
+            [
+                blocks.shift_rows(position[None])[0],
+                blocks.shift_word_lines(word_lines),
+                blocks.store_rows(on, np.full(len(on), taking)),
+                blocks.wait_for(Engine.CHAIN | Engine.SPI),
+                ends,
+                blocks.load(),
+                blocks.wait_for(Engine.SPI),
+                blocks.word("SETTLE", ticks=ticks_of(self._profile.dac.settle_s + mux.settle_s)),
+                blocks.word("GATE", ticks=width_ticks),
+                blocks.all_rows(apart),
+                blocks.wait_for(Engine.SPI),
+            ]
+        )
+
+    def _end_pulses(self) -> Words:
+        """Word lines and rows off, bias at zero, then back to idle for reading."""
+        blocks, limits = self._blocks, self._profile.limits
+        closed = np.zeros(self._profile.cols, np.bool_)
+        return np.concatenate(
+            [
+                blocks.shift_rows(blocks.idle_position())[0],
+                blocks.shift_word_lines(closed),
+                blocks.wait_for(Engine.CHAIN),
+                blocks.word("LATCH", chains=ROW_LATCH | WORD_LINE_LATCH),
+                blocks.drive(SourceLines.GROUND, gate=False),
+                blocks.store(blocks.bias_chip, blocks.bias_channel, 0),
+                blocks.store(blocks.gate_chip, blocks.gate_channel, blocks.range.code(limits.v_gate_read_v)),
+                blocks.all_rows(blocks.idle_code),
+                blocks.wait_for(Engine.SPI),
+                blocks.wait(self._profile.dac.settle_s),
+                blocks.drive(SourceLines.TIA, gate=False),
+                blocks.word("HALT", code=0),
+            ]
+        )
+
+    # Levels, batches, sums
+
+    def _row_levels(self, level: NDArray[np.float64], v_read_v: float) -> tuple[Words, list[Words] | None]:
+        """DAC frames that set the start level of all rows, and those of each phase (None: nothing changes).
+
+        Only channels whose code changes are written (delta writes).
+        """
+        blocks = self._blocks
+        matters = ~np.isnan(level)
+        if (level[matters] == 1.0).all():
+            return blocks.all_rows(blocks.range.code(self._profile.tia.v_common_v + v_read_v)), None
+        codes = blocks.range.code(self._profile.tia.v_common_v + np.where(matters, level, 0.0) * v_read_v)
+        held = np.full(level.shape[1], blocks.idle_code)
+        stores: list[Words] = []
+        for wanted, counts in zip(codes, matters, strict=True):
+            changed = np.flatnonzero(counts & (wanted != held))
+            stores.append(blocks.store_rows(changed, wanted[changed]))
+            held[changed] = wanted[changed]
+        return blocks.all_rows(blocks.idle_code), stores
+
+    @property
+    def _n_row_words(self) -> int:
+        return self._blocks.shift_rows(self._blocks.idle_position()).shape[1]
+
+    def _batches(self, phases: Phases, n_scans: int, n_results: int) -> Iterator[tuple[int, int]]:
+        """Ranges of vectors that fit into program memory and result stream together."""
+        static = bool((phases.level[~np.isnan(phases.level)] == 1.0).all())
+        frames = 0 if static else self._profile.mux.count + 4
+        words = phases.count * (self._n_row_words + 5 + n_scans + frames)
+        results = np.full(len(words), n_results)
+        room = self._sequencer.program_words - _FRAME_WORDS
+        # Both limits in one: a vector costs the larger share of either.
+        cost = np.maximum(words / room, results / self._sequencer.stream_words)
+        for here in _fill(cost, 1.0):
+            if phases.count[here].any():
+                yield here.start, here.stop
+
+    def _sums(self, words: NDArray[np.uint32], cols: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Sums of a result; wrong frames are an error, clipped conversions are counted and logged."""
+        sums, clipped, broken = unpack_sums(words)
+        if broken.any():
+            lanes = np.unique(self._profile.column_lane(np.broadcast_to(cols, broken.shape)[broken]))
+            raise DeviceError(
+                f"ADS8324 lane {', '.join(map(str, lanes))}: frames with wrong null or dummy bits",
+                fix="check DOUT, DCLOCK and CS of that converter; nothing of this result was used",
+            )
+        n = int(clipped.sum())
+        if n:
+            self._count["clipped_sums"] += n
+            lanes = np.unique(self._profile.column_lane(np.broadcast_to(cols, clipped.shape)[clipped]))
+            log.warning("%d of %d sums hold clipped conversions, on ADC lanes %s", n, clipped.size, lanes.tolist())
+        return sums
+
+    # State
+
+    def _bring_up(self, *, check_rows: bool) -> None:
+        sequencer, blocks = self._sequencer, self._blocks
+        try:
+            self._checks = start_dacs(sequencer, blocks)
+            self._refuse_failed()
+            start_lines(sequencer, blocks)
+            idle = measure_idle(sequencer, blocks)
+            self._checks += check_adcs(blocks, idle)
+            self._refuse_failed()
+            if check_rows:
+                self._checks += check_muxes(sequencer, blocks, min(SELF_TEST_V, self._limits.v_read_max_v))
+                self._refuse_failed()
+        except HilError:
+            sequencer.make_safe()
+            raise
+        self._constants = ColumnConstants.nominal(self._profile, idle.zero_code)
+        self._is_up = True
+
+    def _refuse_failed(self) -> None:
+        failed = [f"{check.part}: {check.text}" for check in self._checks if check.ok is False]
+        if failed:
+            raise DeviceError(
+                f"{len(failed)} part{'s' * (len(failed) > 1)} of the board failed: {'; '.join(failed)}",
+                fix="see docs/how-to/find-a-board-fault.md; the array is at zero bias",
+            )
+
+    def _ready(self) -> None:
+        """Make sure that the board is up: after `make_safe` or an error it must be started again."""
+        if not self._is_open:
+            raise DeviceError("the board is not open", fix="use it inside open_session(...)")
+        if not self._is_up:
+            self._sequencer.connect()
+            self._bring_up(check_rows=False)
+
+    def _guard(self, operation: Callable[[], Result]) -> Result:
+        """Run programs; whatever interrupts them, the array is made safe before anyone hears of it."""
+        try:
+            return operation()
+        except LimitError:
+            raise  # refused before anything was sent
+        except BaseException:
+            self._is_up = False
+            self._sequencer.make_safe_quietly()
+            raise
+
+    def _check_read_voltage(self, v_read_v: float) -> None:
+        limit_v = self._limits.v_read_max_v
+        if not 0.0 <= v_read_v <= limit_v:
+            raise LimitError(
+                f"read voltage {v_read_v:g} V is outside 0 to {limit_v:g} V", fix=f"use at most {limit_v:g} V"
+            )
+
+
+def _runs(positions: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """(first, count) of consecutive numbers."""
+    starts = np.flatnonzero(np.diff(positions, prepend=positions[0] - 2) != 1)
+    counts = np.diff(starts, append=len(positions))
+    return [(int(positions[k]), int(n)) for k, n in zip(starts, counts, strict=True)]
+
+
+def _fill(cost: NDArray[Any], room: float) -> Iterator[slice]:
+    """Slices of consecutive items whose cost fits into `room`; an item alone is always one."""
+    first, used = 0, 0.0
+    for k, item in enumerate(cost.tolist()):
+        if k > first and used + item > room:
+            yield slice(first, k)
+            first, used = k, 0.0
+        used += item
+    if len(cost):
+        yield slice(first, len(cost))
+
+
+def _pieces(total: int, most: int) -> list[int]:
+    """A total as parts of at most `most`."""
+    return [most] * (total // most) + [total % most] * (total % most > 0)
