@@ -32,7 +32,7 @@ from hil.backend import (
     Telemetry,
     check_out,
 )
-from hil.errors import CapabilityError, DeviceError, HilError, LimitError
+from hil.errors import CapabilityError, DeviceError, HilError, LimitError, TransportError
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
 
@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 #: read voltage of the power-up self-test
 SELF_TEST_V = 0.2
 #: room left in a program for its prologue and epilogue, words
-_FRAME_WORDS = 200
+_FRAME_WORDS = 250
+#: so many sums of exactly 0 on one lane are no chance
+_STUCK_SUMS = 4
 
 Result = TypeVar("Result")
 
@@ -152,9 +154,10 @@ class BoardBackend(CrossbarBackend):
         bits = x.unpack() if isinstance(x, PackedSpikes) else np.asarray(x)
         if not ((bits >= 0) & (bits <= 1)).all():
             raise LimitError("row input holds levels outside 0 to 1", fix="give bits, or levels as fractions")
-        levels = np.zeros((len(bits), self._profile.mux.count * self._profile.mux.width))
+        mux = self._profile.mux
+        levels = np.zeros((len(bits), mux.count * mux.width))
         levels[:, tile.rows] = bits
-        phases = plan(levels.reshape(len(bits), self._profile.mux.count, -1), self._profile.mux)
+        phases = plan(levels.reshape(len(bits), mux.count, mux.width), mux)
         self._count["vmm"] += len(bits)
         self._guard(lambda: self._vmm(phases, tile, v_read_v, out))
         return out
@@ -191,7 +194,7 @@ class BoardBackend(CrossbarBackend):
                 ]
             )
             spoken = np.flatnonzero(phases.count[first:last]) + first
-            found = self._sequencer.run(words, len(spoken) * len(needed) * len(lanes))
+            found = self._run(words, len(spoken) * len(needed) * len(lanes))
             sums = self._sums(found.reshape(len(spoken), -1)[:, slot], tile.cols)
             currents[spoken] = self._constants.current_a(sums, phases.count[spoken][:, None], tile.cols)
         half = len(tile.cols) // 2
@@ -217,7 +220,7 @@ class BoardBackend(CrossbarBackend):
         for size in _pieces(n_average, SUM_CONVERSIONS_MAX - 1):
             for here in self._read_batches(cols[order]):
                 chosen = order[here]
-                found = self._sequencer.run(self._read_program(rows[chosen], cols[chosen], v_read_v, size), len(chosen))
+                found = self._run(self._read_program(rows[chosen], cols[chosen], v_read_v, size), len(chosen))
                 sums = self._sums(found, cols[chosen])
                 total[chosen] += self._constants.current_a(sums, np.array(size), cols[chosen])
         return total / n_average
@@ -339,7 +342,7 @@ class BoardBackend(CrossbarBackend):
                 words.append(blocks.word("MARK", tag=k))
             words.append(self._end_pulses())
             try:
-                self._sequencer.run(np.concatenate(words), len(numbers))
+                self._run(np.concatenate(words), len(numbers))
             except ProgramFault as error:
                 sure = here.start + len(error.marks)
                 raise ProgramFault(
@@ -347,6 +350,12 @@ class BoardBackend(CrossbarBackend):
                     f"{error.what}; {sum(cells[:sure])} of {sum(cells)} cells had their pulse, "
                     f"{cells[sure] if sure < len(cells) else 0} may have had it in part, the others had none",
                     error.marks,
+                ) from error
+            except (TransportError, DeviceError) as error:
+                raise type(error)(
+                    f"{error.what}; {sum(cells[: here.start])} of {sum(cells)} cells had their pulse for sure, "
+                    f"{sum(cells[here])} may have had it, the others had none",
+                    fix="read those cells before they are pulsed again",
                 ) from error
 
     def _one_pulse(
@@ -392,7 +401,6 @@ class BoardBackend(CrossbarBackend):
                 blocks.wait_for(Engine.SPI),
                 blocks.wait(self._profile.dac.settle_s),
                 blocks.drive(SourceLines.TIA, gate=False),
-                blocks.word("HALT", code=0),
             ]
         )
 
@@ -433,20 +441,33 @@ class BoardBackend(CrossbarBackend):
             if phases.count[here].any():
                 yield here.start, here.stop
 
+    def _run(self, words: Words, n_results: int) -> NDArray[np.uint32]:
+        """Run a program, with a look at every DAC at its end."""
+        n_chips = self._profile.dac.chips
+        whole = np.concatenate([words, self._blocks.health(), self._blocks.halt()])
+        found = self._sequencer.run(whole, n_results + n_chips)
+        self._blocks.check_health(found[n_results:])
+        return found[:n_results]
+
     def _sums(self, words: NDArray[np.uint32], cols: NDArray[np.intp]) -> NDArray[np.int64]:
         """Sums of a result; wrong frames are an error, clipped conversions are counted and logged."""
         sums, clipped, broken = unpack_sums(words)
-        if broken.any():
-            lanes = np.unique(self._profile.column_lane(np.broadcast_to(cols, broken.shape)[broken]))
-            raise DeviceError(
-                f"ADS8324 lane {', '.join(map(str, lanes))}: frames with wrong null or dummy bits",
-                fix="check DOUT, DCLOCK and CS of that converter; nothing of this result was used",
-            )
-        n = int(clipped.sum())
-        if n:
+        lane = np.broadcast_to(self._profile.column_lane(cols), sums.shape)
+        # Codes of exactly 0 only, which is far from idle: the line is stuck, though its frames look good.
+        stuck = [k for k in np.unique(lane) if (lane == k).sum() >= _STUCK_SUMS and not sums[lane == k].any()]
+        for bad, text in (
+            (np.unique(lane[broken]), "frames have wrong null or dummy bits"),
+            (stuck, "all codes are 0"),
+        ):
+            if len(bad):
+                raise DeviceError(
+                    f"ADS8324 lane {', '.join(map(str, bad))}: {text}",
+                    fix="check DOUT, DCLOCK and CS of that converter; nothing of this result was used",
+                )
+        if n := int(clipped.sum()):
             self._count["clipped_sums"] += n
-            lanes = np.unique(self._profile.column_lane(np.broadcast_to(cols, clipped.shape)[clipped]))
-            log.warning("%d of %d sums hold clipped conversions, on ADC lanes %s", n, clipped.size, lanes.tolist())
+            lanes = np.unique(lane[clipped]).tolist()
+            log.warning("%d of %d sums hold clipped conversions, on ADC lanes %s", n, clipped.size, lanes)
         return sums
 
     # State

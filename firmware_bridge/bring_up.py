@@ -115,7 +115,7 @@ def start_lines(sequencer: Sequencer, blocks: Blocks) -> None:
         blocks.wait(blocks.profile.dac.settle_s),
         blocks.drive(SourceLines.TIA, gate=False),
         blocks.wait(blocks.profile.tia.settle_s),
-        blocks.word("HALT", code=0),
+        blocks.halt(),
     )
     sequencer.run(np.concatenate(words), 0)
 
@@ -135,6 +135,7 @@ def measure_idle(sequencer: Sequencer, blocks: Blocks) -> IdleCodes:
                 emit=np.ones(1, np.bool_),
             ),
             blocks.close_reads(),
+            blocks.halt(),
         ]
     )
     found = sequencer.run(words, adc.positions * adc.count).reshape(adc.positions, adc.count)
@@ -254,6 +255,7 @@ def _row_codes(sequencer: Sequencer, blocks: Blocks, position: int, v_read_v: fl
             blocks.wait_for(Engine.ADC),
             blocks.all_rows(blocks.idle_code),
             blocks.close_reads(),
+            blocks.halt(),
         ]
     )
     found = sequencer.run(words, (count + 1) * len(tested) * lanes)

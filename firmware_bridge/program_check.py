@@ -42,8 +42,6 @@ from hil.errors import LimitError, ProtocolError
 #: words of the program memory
 PROGRAM_WORDS_MAX = 8192
 ROW_CHAIN, WORD_LINE_CHAIN = 0, 1
-#: bits that one SHIFT carries
-SHIFT_BITS_MAX = 48
 
 _HALT = next(row.opcode for row in INSTRUCTIONS if row.name == "HALT")
 _WAITS_FOR_SPI = int(Engine.SPI)
@@ -211,7 +209,7 @@ class BoardState:
         shifted, latched: content of the shift and of the storage stages, by chain.
         dacs: the DAC chips.
         outputs, source_lines, gate: pins, as DRIVE sets them.
-        armed: the watchdog has been armed, and the array not been made safe since.
+        armed: the watchdog runs; HALT disarms it unless word lines are on.
     """
 
     shifted: list[int | None]
@@ -257,12 +255,13 @@ def check_program(
     """
     if words.ndim != 1 or words.dtype != np.uint64 or not 0 < len(words) <= PROGRAM_WORDS_MAX:
         raise ProtocolError(
-            f"program of {words.dtype}{words.shape}", fix=f"give 1 to {PROGRAM_WORDS_MAX} words of uint64"
+            f"program of {words.dtype}{words.shape}, at most {PROGRAM_WORDS_MAX} words fit",
+            fix=f"give 1 to {PROGRAM_WORDS_MAX} words of uint64",
         )
     walk = _Walk(profile, limits, state.copy())
-    index = 0
+    calls, index = _calls(words, walk), 0
     try:
-        for index, call in enumerate(_calls(words, walk)):  # noqa: B007 - the error names it
+        for index, call in enumerate(calls):  # noqa: B007 - the error names it
             if call is not None:
                 call[0](*call[1])
     except (LimitError, ProtocolError) as error:
@@ -283,8 +282,8 @@ def _calls(words: NDArray[np.uint64], walk: _Walk) -> list[tuple[Callable[..., N
         layout = _LAYOUTS[opcode]
         places = (opcodes == opcode).nonzero()[0]
         mine = words[places, None]
-        values = mine >> layout.low & layout.most
-        wrong[places] = ((mine & layout.unused != 0) | (values < layout.least)).any(axis=1)
+        values = mine >> layout.low & layout.mask
+        wrong[places] = ((mine & layout.unused != 0) | (values < layout.least) | (values > layout.most)).any(axis=1)
         method = walk.methods.get(layout.name)
         if method is not None:
             for place, arguments in zip(places.tolist(), values.tolist(), strict=True):
@@ -308,9 +307,9 @@ class _Layout:
 
     def __init__(self, row: Instruction) -> None:
         self.name = row.name
-        self.low, self.most, self.least = (
-            np.array([getattr(item, what) for item in row.fields], np.uint64) for what in ("low", "most", "least")
-        )
+        self.low, self.mask, self.least, self.most = np.array(
+            [(item.low, item.mask, item.least, item.most) for item in row.fields], np.uint64
+        ).T
         used = 0xFF << OPCODE_LOW | sum(item.mask << item.low for item in row.fields)
         self.unused = np.uint64(~used & (1 << 64) - 1)
 
@@ -368,6 +367,7 @@ class _Walk:
         self.profile = profile
         self.state = state
         self.methods: dict[str, Callable[..., None]] = {
+            "HALT": self._halt,
             "WATCHDOG": self._watchdog,
             "WAITFOR": self._wait_for,
             "SPI": self._spi,
@@ -406,6 +406,9 @@ class _Walk:
         self._lines_changed()
 
     # Timing and conversions
+
+    def _halt(self, code: int) -> None:
+        self.state.armed &= self.state.gate
 
     def _watchdog(self, ticks: int) -> None:
         longest_s = self.profile.limits.watchdog_s
@@ -452,11 +455,8 @@ class _Walk:
 
     def _shift(self, data: int, count: int, chain: int) -> None:
         self._check_exists("chain", chain, len(self._chain_bits))
-        if count > SHIFT_BITS_MAX or data >> count:
-            raise ProtocolError(
-                f"shifts {count} bits of data 0x{data:X}",
-                fix=f"shift at most {SHIFT_BITS_MAX} bits, and clear those above count",
-            )
+        if data >> count:
+            raise ProtocolError(f"data 0x{data:X} has bits above its {count}", fix="clear the bits above count")
         shifted, n_bits = self.state.shifted, self._chain_bits[chain]
         content = shifted[chain]
         if content is not None:

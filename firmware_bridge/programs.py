@@ -20,6 +20,7 @@ from firmware_bridge.instructions import Engine, SourceLines, pack
 from firmware_bridge.phases import OFF
 from firmware_bridge.profile import BoardProfile
 from firmware_bridge.sequencer import ticks_of
+from hil.errors import DeviceError, ProtocolError
 
 Words = NDArray[np.uint64]
 
@@ -45,6 +46,7 @@ class Blocks:
         self.channels = np.array([profile.row_channel(m) for m in range(profile.mux.count)])
         self.row_chips = sum(1 << chip for chip in dac.row_chips)
         self._no_dac = profile.mux.settle_s + profile.tia.settle_s
+        self._status, self._nop = (dac80508.BY_NAME[name].address for name in ("STATUS", "NOP"))
         self.gate_chip, self.gate_channel = dac.gate_channel
         self.bias_chip, self.bias_channel = dac.source_line_channel
 
@@ -207,6 +209,41 @@ class Blocks:
                 self.drive(SourceLines.TIA, gate=False),
                 self.word("LATCH", chains=ROW_LATCH),
                 *(() if self.profile.mux.inhibit else (self.all_rows(self.idle_code),)),
-                self.word("HALT", code=0),
             ]
         )
+
+    def health(self) -> Words:
+        """Read STATUS of every DAC into the result stream: a chip that died or lost its reference is found."""
+        crc = self.profile.dac.crc
+        frames = (dac80508.read_frame(self._status, crc=crc), dac80508.write_frame(self._nop, 0, crc=crc))
+        chips = 1 << np.repeat(np.arange(self.profile.dac.chips), 2)
+        words: Words = pack(
+            "SPI",
+            chips=chips,
+            frame=np.tile(frames, self.profile.dac.chips),
+            long=int(crc),
+            capture=np.tile([0, 1], self.profile.dac.chips),
+            slow=1,
+        )
+        return words
+
+    def check_health(self, replies: NDArray[np.uint32]) -> None:
+        """Raise `DeviceError` naming the chips whose STATUS is not good."""
+        found = {chip: self._trouble(reply) for chip, reply in enumerate(replies.tolist())}
+        failed = [f"DAC80508 chip {chip}: {text}" for chip, text in found.items() if text]
+        if failed:
+            raise DeviceError(
+                f"after a program, {'; '.join(failed)}",
+                fix="see docs/how-to/find-a-board-fault.md; nothing of this result was used",
+            )
+
+    def _trouble(self, reply: int) -> str:
+        try:
+            status = dac80508.decode_reply(reply, self._status, crc=self.profile.dac.crc)
+        except ProtocolError as error:
+            return error.what
+        return "STATUS.REF_ALM is set: no headroom, all outputs at 0 V" if status & dac80508.REF_ALM else ""
+
+    def halt(self) -> Words:
+        """End of the program."""
+        return self.word("HALT", code=0)

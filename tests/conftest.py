@@ -27,6 +27,11 @@ numba.set_num_threads(1)
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", default=None, help="run the conformance suite on this backend, too")
+    parser.addoption("--set", action="append", default=[], help="a setting for it, as KEY=VALUE")
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """A test that changes the number of threads does not change it for the next."""

@@ -1,4 +1,4 @@
-"""Figures of a supervised LSM run, made from stored arrays only. PNG bytes; colours that the colour-blind can tell."""
+"""Figures of the LSM runs, made from stored arrays only. PNG bytes; colours that the colour-blind can tell."""
 
 from __future__ import annotations
 
@@ -76,6 +76,28 @@ def embedding_png(points: NDArray[np.float64], labels: NDArray[np.int64]) -> byt
     return _png(figure)
 
 
+def side_by_side_png(
+    counts: NDArray[np.uint16], against: NDArray[np.uint16], names: tuple[str, str], title: str
+) -> bytes:
+    """Spike counts (samples, neurons) of one backend over those of another: each count, and the mean of each neuron.
+
+    `names` are those of the two backends.
+    """
+    figure, (left, right) = _figure(9.6, 4.6, cols=2)
+    most = int(max(counts.max(), against.max(), 1))
+    edges = np.arange(most + 2) - 0.5
+    seen, _, _ = np.histogram2d(against.ravel(), counts.ravel(), bins=[edges, edges])
+    # On a logarithmic scale, since most counts are near zero; what never occurs stays white.
+    image = left.pcolormesh(edges, edges, np.ma.masked_equal(seen.T, 0), cmap="cividis", norm="log", rasterized=True)
+    figure.colorbar(image, ax=left, label="pairs of counts")
+    right.plot(against.mean(axis=0), counts.mean(axis=0), linestyle="none", marker="o", markersize=3, color=COLOURS[0])
+    for axes, what in ((left, "spikes of a neuron in a recording"), (right, "mean over the recordings, per neuron")):
+        axes.axline((0, 0), slope=1, color="black", linewidth=0.7, linestyle="--")
+        axes.set(xlabel=f"{names[1]}: {what}", ylabel=names[0], aspect="equal")
+    figure.suptitle(title, fontsize=10)
+    return _png(figure)
+
+
 def embed(features: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     """t-SNE of features (samples, neurons) in two dimensions, shape (samples, 2)."""
     from sklearn.manifold import TSNE
@@ -86,14 +108,16 @@ def embed(features: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     return np.asarray(tsne.fit_transform(features), np.float64)
 
 
-def _figure(width_in: float, height_in: float, *, rows: int = 1, sharex: bool = False) -> tuple[Any, Any]:
+def _figure(
+    width_in: float, height_in: float, *, rows: int = 1, cols: int = 1, sharex: bool = False
+) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # A Figure of its own, not pyplot: no window system, no global state.
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, 1, sharex=sharex)
+    return figure, figure.subplots(rows, cols, sharex=sharex)
 
 
 def _png(figure: Any) -> bytes:

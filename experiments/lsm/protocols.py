@@ -42,6 +42,22 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """A read-out trained on all training data, with what validation chose.
+
+    Attributes:
+        readout: the layer.
+        weight_decay, epochs: what was chosen.
+        validation_accuracy: score it was chosen by.
+    """
+
+    readout: Readout
+    weight_decay: float
+    epochs: int
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
 class LabelledFeatures:
     """Features (samples, neurons) and labels (samples,)."""
 
@@ -83,6 +99,22 @@ def honest(
     progress: Progress = no_progress,
 ) -> Scored:
     """Score by the honest protocol."""
+    chosen = choose_by_validation(training, n_classes, settings, seed, progress)
+    return _scored(chosen.readout, test, chosen.weight_decay, chosen.epochs, chosen.validation_accuracy)
+
+
+def choose_by_validation(
+    training: LabelledFeatures,
+    n_classes: int,
+    settings: ReadoutSettings,
+    seed: int,
+    progress: Progress = no_progress,
+) -> Chosen:
+    """Train by the honest protocol, which needs no test data.
+
+    Raises:
+        ConfigError: too few samples to hold any out.
+    """
     fit, held_out = split_validation(training.labels, settings.validation_fraction, seed)
     best = (-1.0, settings.weight_decays[0], 0)
     total = len(settings.weight_decays) + 1
@@ -99,7 +131,7 @@ def honest(
     share = (epoch + 1) / len(history)
     last = max(1, round(share * len(final)))
     progress("read-out, honest protocol", total, total)
-    return _scored(final[last - 1], test, weight_decay, last, validation_accuracy)
+    return Chosen(final[last - 1], weight_decay, last, validation_accuracy)
 
 
 def paper(

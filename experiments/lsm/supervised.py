@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from experiments.datasets import DataSettings, SpikeDataset
+from experiments.datasets import DataSettings, SpikeDataset, SpikeSet
 from experiments.lsm import figures
 from experiments.lsm.protocols import LabelledFeatures, Scored, honest, paper
 from hil.backend import CrossbarBackend
@@ -57,15 +58,50 @@ class Outcome:
 
 def tables(n_neurons: int) -> list[TableSpec]:
     """Tables of the run file: spike counts as they are measured."""
+    return [
+        counts_table("counts_train", n_neurons, "training samples"),
+        counts_table("counts_test", n_neurons, "test samples"),
+    ]
+
+
+def counts_table(name: str, n_neurons: int, samples: str) -> TableSpec:
+    """A table of spike counts, filled by `encode_into`; `samples` says of which."""
     columns = [
         Column("sample", np.int64, "1"),
         Column("label", np.int64, "1"),
         Column("counts", np.uint16, "1", (n_neurons,)),
     ]
-    return [
-        TableSpec("counts_train", columns, "spike counts of each neuron over all steps, training samples"),
-        TableSpec("counts_test", columns, "spike counts of each neuron over all steps, test samples"),
-    ]
+    return TableSpec(name, columns, f"spike counts of each neuron over all steps, {samples}")
+
+
+def encode_into(
+    run_file: RunFile,
+    table: str,
+    encoder: LsmEncoder,
+    samples: SpikeSet,
+    progress: Progress,
+    *,
+    what: str,
+    index: NDArray[np.intp] | None = None,
+) -> NDArray[np.uint16]:
+    """Spike counts of every sample (samples, neurons), kept in a table batch by batch.
+
+    Args:
+        run_file: where they are kept.
+        table: made by `counts_table`.
+        encoder: the network.
+        samples: packed spikes and labels.
+        progress: told on the way.
+        what: name of this pass for `progress`.
+        index: number of each sample in its data set, None for 0, 1, 2, ...
+    """
+    numbers = np.arange(len(samples)) if index is None else index
+
+    def keep(start: int, counts: NDArray[np.uint16]) -> None:
+        batch = slice(start, start + len(counts))
+        run_file.append(table, sample=numbers[batch], label=samples.labels[batch], counts=counts)
+
+    return encoder.encode(samples.words, progress, what=what, keep=keep)
 
 
 def run(
@@ -90,12 +126,7 @@ def run(
     encoder = LsmEncoder(backend, settings.lsm, dataset.n_inputs)
     scored: dict[str, LabelledFeatures] = {}
     for split, samples in (("train", dataset.train), ("test", dataset.test)):
-
-        def keep(start: int, counts: Any, split: str = split, labels: Any = samples.labels) -> None:
-            index = np.arange(start, start + len(counts))
-            run_file.append(f"counts_{split}", sample=index, label=labels[index], counts=counts)
-
-        counts = encoder.encode(samples.words, progress, what=f"encode {split} samples", keep=keep)
+        counts = encode_into(run_file, f"counts_{split}", encoder, samples, progress, what=f"encode {split} samples")
         scored[split] = LabelledFeatures(features_of(counts, dataset.n_steps), samples.labels)
     training, test = scored["train"], scored["test"]
     honest_score = honest(training, test, dataset.n_classes, settings.readout, seed, progress)

@@ -150,10 +150,12 @@ class EmulatedBoard:
     def apply_faults(self) -> None:
         """Hand the faults to the chips."""
         faults = self.faults
+        vdd_v = self.profile.dac.vdd_v if faults.dac_vdd_v is None else faults.dac_vdd_v
         for k, dac in enumerate(self.dacs):
             dac.dead = k in faults.dead_dacs
             dac.sdo_floating = k in faults.floating_sdo
-            dac.vdd_v = self.profile.dac.vdd_v if faults.dac_vdd_v is None else faults.dac_vdd_v
+            if dac.vdd_v != vdd_v:
+                dac.vdd_v = vdd_v
         self.muxes.stuck = dict(faults.stuck_muxes)
         self.adcs.stuck_dout = dict(faults.stuck_adcs)
         self.adcs.stuck_code = dict(faults.frozen_adcs)

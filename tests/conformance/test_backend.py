@@ -1,4 +1,7 @@
-"""What every backend must do. A new backend joins by one entry in BACKENDS; the board by an option."""
+"""What every backend must do. A new backend joins by one entry in BACKENDS; any other, a board too, by an option:
+
+python -m pytest tests/conformance --backend emulator --set board.profile=my-board.toml
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from boards import INDEPENDENT, common, emulate
 
 from hil import (
     CrossbarBackend,
@@ -17,7 +21,9 @@ from hil import (
     open_session,
     single_ended_tile,
 )
+from hil.cli.settings import load_settings
 from hil.errors import HilError
+from hil.factory import create_backend
 from sim_backend.backend import SimBackend
 from sim_backend.settings import SimSettings
 
@@ -31,13 +37,24 @@ BACKENDS: dict[str, Callable[[], CrossbarBackend]] = {
     "sim-conversion": _sim(fidelity="conversion"),
     "sim-isolated-rows": _sim(mux={"idle_rows": "isolated"}),
     "sim-ideal": _sim(ideal=True),
+    "emulator-independent": lambda: emulate(INDEPENDENT)[2],
+    "emulator-common": lambda: emulate(common())[2],
 }
 V_READ_V = 0.2
 
 
-@pytest.fixture(params=BACKENDS)
-def make(request: pytest.FixtureRequest) -> Callable[[], CrossbarBackend]:
-    return BACKENDS[request.param]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "make" in metafunc.fixturenames:
+        makers = dict(BACKENDS)
+        if name := metafunc.config.getoption("--backend"):
+            settings = load_settings(None, metafunc.config.getoption("--set"))
+            makers[name] = lambda: create_backend(name, settings, seed=17)
+        metafunc.parametrize("make", makers.values(), ids=makers)
+
+
+def test_another_backend_can_join(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--backend") is None:
+        pytest.skip("no board or other backend named with --backend")
 
 
 @pytest.fixture
