@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -412,12 +413,40 @@ def test_word_line_voltage_has_its_own_limit(bench: Bench) -> None:
         bench.check(words, limits=limits_of(bench.profile, v_gate_max_v=1.4))
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_one_lsb_above_a_limit_is_granted_and_two_are_not(bench: Bench, sign: int) -> None:
+    def rows(centre_v: float, limit_v: float, steps: int) -> int:
+        exact = (centre_v + sign * limit_v) / bench.lsb_v
+        nearest_inside = math.floor(exact) if sign > 0 else math.ceil(exact)
+        return bench.write(bench.row_chips, BRDCAST, nearest_inside + sign * steps)
+
+    limits = limits_of(bench.profile, v_read_max_v=0.3, v_pulse_max_v=1.3)
+    bench.check(bench.reading(), rows(1.6, 0.3, 1), limits=limits)
+    with pytest.raises(LimitError, match=r"0\.3001 V against"):
+        bench.check(bench.reading(), rows(1.6, 0.3, 2), limits=limits)
+    pulse = bench.pulsing(SourceLines.TIA)
+    bench.check(pulse, rows(1.6, 1.3, 1), bench.wait_for_spi(), bench.gate(), limits=limits)
+    with pytest.raises(LimitError, match=r"1\.3 V against"):
+        bench.check(pulse, rows(1.6, 1.3, 2), bench.wait_for_spi(), bench.gate(), limits=limits)
+
+
+def test_a_pulse_with_no_word_line_selected_biases_nothing(bench: Bench) -> None:
+    limits = limits_of(bench.profile, v_pulse_max_v=1.0)
+    words = [bench.pulsing(SourceLines.GROUND, rows_v=1.1), bench.word_lines([]), bench.gate()]
+    bench.check(words, limits=limits)
+
+
 def test_the_profile_limits_hold_under_wider_ones(bench: Bench) -> None:
     wide = Limits(9.0, 9.0, 9.0, 9.0, 10**9)
     with pytest.raises(LimitError, match=r"limit 0.5 V"):
         bench.check(bench.reading(), bench.all_rows(2.2), limits=wide)
     with pytest.raises(LimitError, match="pulse width"):
         bench.check(bench.arm(), bench.gate(bench.profile.limits.pulse_width_max_s * 2), limits=wide)
+    tiny = Bench(load_profile("tiny-8x8"))
+    with pytest.raises(LimitError, match="limit 4 V"):
+        tiny.check(tiny.pulsing(SourceLines.BIAS, bias_v=4.1), tiny.gate(), limits=wide)
+    with pytest.raises(LimitError, match="word lines .*limit 4 V"):
+        tiny.check(tiny.reading(), tiny.word_line_voltage(4.1), limits=wide)
 
 
 def test_garbage_in_the_chains_keeps_the_outputs_off(bench: Bench) -> None:
@@ -426,6 +455,10 @@ def test_garbage_in_the_chains_keeps_the_outputs_off(bench: Bench) -> None:
         bench.check(on, state=bench.configured())
     with pytest.raises(ProtocolError, match="chain 1 holds is unknown"):
         bench.check(bench.rows(bench.idle()), on, state=bench.configured())
+    part = pack("SHIFT", data=0, count=7, chain=0)
+    with pytest.raises(ProtocolError, match="chain 0 holds is unknown"):
+        bench.check(part, pack("LATCH", chains=1), bench.word_lines([]), on, state=bench.configured())
+    bench.check(bench.rows(bench.idle()), bench.word_lines([]), on, state=bench.configured())
     bench.check(pack("CLEAR", chains=3), pack("LATCH", chains=3), on, state=bench.configured())
 
 
@@ -505,8 +538,10 @@ def test_waiting_channels_move_on_load_only(bench: Bench) -> None:
 
 
 def test_an_output_that_stops_waiting_with_another_code_stored_is_unknown(bench: Bench) -> None:
-    dac = bench.check(bench.write(1, DAC0 + 3, 1234), bench.write(1, SYNC, 0xFF00)).dacs[0]
-    assert [k for k, code in enumerate(dac.outputs) if code is None] == [3]
+    words = [bench.write(1, DAC0 + 3, 1234), bench.write(1, SYNC, 0xFF00)]
+    for more in ([], [bench.spi(1, ldac_frame(bench.profile.dac.crc))]):
+        dac = bench.check(words, more).dacs[0]
+        assert [k for k, code in enumerate(dac.outputs) if code is None] == [3]
 
 
 def test_broadcast_reaches_the_channels_that_follow(bench: Bench) -> None:
