@@ -237,9 +237,7 @@ class BoardState:
             dac.reset()
 
 
-def check_program(
-    words: NDArray[np.uint64], profile: BoardProfile, limits: Limits, state: BoardState
-) -> BoardState:  # fmt: skip
+def check_program(words: NDArray[np.uint64], profile: BoardProfile, limits: Limits, state: BoardState) -> BoardState:
     """Follow a program through and return what the host knows of the board after it; `state` is left as it is.
 
     Args:

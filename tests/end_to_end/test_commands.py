@@ -51,7 +51,15 @@ def _quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_commands_are_known() -> None:
-    assert set(COMMANDS) == {("lsm", "nmnist"), ("backend", "info"), ("bench", "lsm"), ("config", "show"), ("doctor",)}
+    assert set(COMMANDS) == {
+        ("lsm", "nmnist"),
+        ("backend", "info"),
+        ("bench", "lsm"),
+        ("bench", "schedule"),
+        ("bench", "emulator"),
+        ("config", "show"),
+        ("doctor",),
+    }
 
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)

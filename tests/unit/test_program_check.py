@@ -445,7 +445,7 @@ def test_the_profile_limits_hold_under_wider_ones(bench: Bench) -> None:
     tiny = Bench(load_profile("tiny-8x8"))
     with pytest.raises(LimitError, match="limit 4 V"):
         tiny.check(tiny.pulsing(SourceLines.BIAS, bias_v=4.1), tiny.gate(), limits=wide)
-    with pytest.raises(LimitError, match="word lines .*limit 4 V"):
+    with pytest.raises(LimitError, match=r"word lines .*limit 4 V"):
         tiny.check(tiny.reading(), tiny.word_line_voltage(4.1), limits=wide)
 
 
@@ -490,6 +490,12 @@ def test_a_powered_down_row_is_at_ground(bench: Bench) -> None:
     crc = dac80508.CRC_EN if bench.profile.dac.crc else 0
     with pytest.raises(LimitError, match=r"channel 2, 0 V.* is at -1.6 V"):
         bench.check(bench.reading(), bench.write(1, CONFIG, crc | 0b100))
+
+
+def test_a_chip_without_its_reference_is_not_trusted(bench: Bench) -> None:
+    config = dac80508.REF_PWDWN | (dac80508.CRC_EN if bench.profile.dac.crc else 0)
+    with pytest.raises(LimitError, match="DAC chip 0 channel 0 gives is unknown"):
+        bench.check(bench.reading(), bench.write(1, CONFIG, config))
 
 
 def test_rows_that_are_off_may_be_at_any_level() -> None:
@@ -697,9 +703,7 @@ def histories(draw: st.DrawFn) -> tuple[Bench, list[tuple[Any, ...]]]:
     profile = bench.profile
     chip = st.integers(0, 1)
     edges_v = (0.0, 0.2, 1.3, 1.4, 1.6, 1.9, 2.5, 3.0)
-    edge = st.builds(
-        lambda v, d: max(0, bench.code(v) + d), st.sampled_from(edges_v), st.integers(-3, 3)
-    )  # fmt: skip
+    edge = st.builds(lambda v, d: max(0, bench.code(v) + d), st.sampled_from(edges_v), st.integers(-3, 3))
     fine = st.integers(bench.code(1.3), bench.code(1.9)) | st.just(bench.code(1.6))
     code = st.one_of(fine, fine, edge, st.integers(0, 0xFFFF))
     if profile.mux.selects == "common":

@@ -1,12 +1,32 @@
-"""Figures of merit of a comparison of two backends."""
+"""Comparison of two backends: figures of merit, and small simulated chips side by side."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments.datasets import SpikeDataset
+from experiments.datasets.spike_dataset import SpikeSet
+from experiments.lsm import side_by_side
 from experiments.lsm.side_by_side import Agreement, correlations, difference_interval, draw_samples
+from experiments.lsm.supervised import SupervisedSettings
 from hil.errors import ConfigError
+from hil.runfile import RunFile, RunReader, open_run
+from hil.session import open_session
+from hil.spikes import pack_bits
+from sim_backend.backend import SimBackend
+from sim_backend.settings import SimSettings
+
+N_INPUTS, N_STEPS, N_NEURONS = 24, 20, 8
+SETTINGS = SupervisedSettings.model_validate(
+    {
+        "lsm": {"n_neurons": N_NEURONS, "v_threshold": 2.0},
+        "readout": {"epochs": 2, "steps_min": 10, "weight_decays": [1e-3], "validation_fraction": 0.2},
+    }
+)
 
 
 def test_drawn_samples_are_distinct_sorted_and_nested() -> None:
@@ -45,3 +65,106 @@ def test_interval_of_a_paired_difference() -> None:
     assert (low, high) == pytest.approx((0.0569, 0.3404), abs=2e-3)
     same_low, same_high = difference_interval(one, one)
     assert same_low < 0.0 < same_high
+
+
+def test_interval_takes_the_correlation_of_the_pairs_with_its_correction() -> None:
+    """Airway hyper-responsiveness before and after treatment (Bentur et al.): -0.507 to -0.026 in the literature."""
+    one = np.repeat([True, True, False, False], [1, 1, 7, 12])
+    other = np.repeat([True, False, True, False], [1, 1, 7, 12])
+    assert difference_interval(one, other) == pytest.approx((-0.507, -0.026), abs=5e-4)
+
+
+@pytest.mark.parametrize(("right", "against"), [(True, True), (False, False), (True, False), (False, True)])
+def test_interval_of_one_sample_is_wide_and_holds_the_difference(right: bool, against: bool) -> None:
+    low, high = difference_interval(np.array([right]), np.array([against]))
+    assert -1.0 <= low <= int(right) - int(against) <= high <= 1.0
+    assert high - low > 0.7
+
+
+def dataset(n_train: int, n_test: int) -> SpikeDataset:
+    """Three classes of random spikes, each with inputs of its own that spike more often."""
+    rng = np.random.default_rng(0)
+
+    def split(n: int) -> SpikeSet:
+        labels = np.arange(n) % 3
+        rate = np.where(np.arange(N_INPUTS) // 8 == labels[:, None], 0.4, 0.1)
+        return SpikeSet(pack_bits(rng.random((n, N_STEPS, N_INPUTS)) < rate[:, None]), labels)
+
+    return SpikeDataset("made", split(n_train), split(n_test), N_INPUTS, N_STEPS, 3, True, "made here")
+
+
+def chip(seed: int = 3, **effects: Any) -> SimBackend:
+    return SimBackend(SimSettings.model_validate({"rows": 32, "cols": 16, **effects}), seed=seed)
+
+
+def compare(
+    folder: Path, backend: SimBackend, reference: SimBackend, *, n_samples: int, n_train: int = 60
+) -> tuple[side_by_side.Outcome, RunReader]:
+    tables = side_by_side.tables(N_NEURONS)
+    run_file = RunFile.create(
+        folder, "compare", config={}, backend={}, calibration=None, seed=5, software={}, tables=tables
+    )
+    with run_file, open_session(reference) as against, open_session(backend) as session:
+        outcome = side_by_side.run(
+            session, against, dataset(n_train, 200), SETTINGS, run_file, n_samples=n_samples, seed=5
+        )
+    return outcome, open_run(run_file.path)
+
+
+def test_without_noise_a_chip_agrees_with_itself_in_every_spike(tmp_path: Path) -> None:
+    outcome, run = compare(tmp_path, chip(ideal=True), chip(ideal=True), n_samples=30)
+    with run:
+        counts, against = run.table("counts_test"), run.table("counts_against")
+    np.testing.assert_array_equal(counts["counts"], against["counts"])
+    assert counts["counts"].sum() > 0
+    assert outcome.agreement.count_correlation == pytest.approx(1.0)
+    assert outcome.agreement.count_mean_difference == 0.0
+    np.testing.assert_array_equal(outcome.right, outcome.right_against)
+
+
+def test_what_differs_is_seen_and_kept(tmp_path: Path) -> None:
+    """An ideal chip against one with strong noise, and against another chip."""
+    outcome, run = compare(tmp_path, chip(noise={"relative": 0.15}), chip(ideal=True), n_samples=30)
+    other, other_run = compare(tmp_path, chip(seed=4, ideal=True), chip(ideal=True), n_samples=30)
+    other_run.close()
+    noisy_r, other_r = outcome.agreement.count_correlation, other.agreement.count_correlation
+    assert noisy_r is not None
+    assert other_r is not None
+    assert other_r < noisy_r < 0.999
+    drawn = draw_samples(200, 30, 5)
+    with run:
+        for table in ("counts_test", "counts_against"):
+            np.testing.assert_array_equal(run.table(table)["sample"], drawn)
+            np.testing.assert_array_equal(run.table(table)["label"], drawn % 3)
+        assert run.row_count("counts_train") == 60
+        found = Agreement.of(run.table("counts_test")["counts"], run.table("counts_against")["counts"])
+        assert found == outcome.agreement
+        summary = run.results["summary"]
+        right = run.results["predicted"] == drawn % 3
+        right_against = run.results["predicted_against"] == drawn % 3
+        assert run.figure("side_by_side").startswith(b"\x89PNG")
+    assert summary["honest_accuracy"] == right.mean()
+    assert summary["honest_accuracy_against"] == right_against.mean()
+    assert summary["accuracy_difference"] == pytest.approx(right.mean() - right_against.mean())
+    assert summary["telemetry"]["vmm_count"] > 30 * N_STEPS
+
+
+def test_noise_is_independent_though_the_seed_is_the_same(tmp_path: Path) -> None:
+    """Every sample, also those beyond the few that the reference trained on, whose streams training did not advance."""
+    noise = {"relative": 0.15}
+    _, run = compare(tmp_path, chip(noise=noise), chip(noise=noise), n_samples=200, n_train=30)
+    with run:
+        differs = (run.table("counts_test")["counts"] != run.table("counts_against")["counts"]).any(axis=1)
+    for chunk in np.array_split(differs, 4):
+        assert chunk.mean() > 0.5
+
+
+def test_the_readout_is_trained_on_the_reference_alone(tmp_path: Path) -> None:
+    """What the backend answers has no influence on the training, nor on what the reference counts."""
+    a, run_a = compare(tmp_path, chip(noise={"relative": 0.15}), chip(), n_samples=30)
+    b, run_b = compare(tmp_path, chip(seed=4), chip(), n_samples=30)
+    with run_a, run_b:
+        for table in ("counts_train", "counts_against"):
+            np.testing.assert_array_equal(run_a.table(table)["counts"], run_b.table(table)["counts"])
+    np.testing.assert_array_equal(a.chosen.readout.weight, b.chosen.readout.weight)
+    np.testing.assert_array_equal(a.right_against, b.right_against)
