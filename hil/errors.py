@@ -52,6 +52,18 @@ class TransportError(HilError):
     """The link to the board broke."""
 
 
+class UncertainError(TransportError):
+    """The link broke while a pulse was under way: cells may have had it. Read them before they are pulsed again."""
+
+
+class LeaseError(HilError):
+    """Another host has the array, or this one was silent for too long and lost it; nothing was applied."""
+
+
+class AccessError(HilError):
+    """The other side of a link refuses this host's key, or has none where one is needed."""
+
+
 class ProtocolError(HilError):
     """The other side of a link answered what it may not answer."""
 
