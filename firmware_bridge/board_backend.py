@@ -32,7 +32,7 @@ from hil.backend import (
     Telemetry,
     check_out,
 )
-from hil.errors import CapabilityError, DeviceError, HilError, LimitError, TransportError
+from hil.errors import CapabilityError, DeviceError, HilError, LimitError, TransportError, UncertainError
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
 
@@ -114,6 +114,7 @@ class BoardBackend(CrossbarBackend):
         Raises:
             DeviceError: chips that failed, all of them named; the array is safe.
         """
+        self._sequencer.aborted.clear()
         self._sequencer.connect()
         self._count = {"vmm": 0, "cell_reads": 0, "pulses": 0, "clipped_sums": 0}
         self._is_open = True
@@ -126,6 +127,10 @@ class BoardBackend(CrossbarBackend):
     def make_safe(self) -> None:
         self._is_up = False
         self._sequencer.make_safe()
+        self._sequencer.aborted.clear()
+
+    def abort(self) -> None:
+        self._sequencer.aborted.set()
 
     def self_test(self) -> list[Check]:
         return list(self._checks)
@@ -352,7 +357,8 @@ class BoardBackend(CrossbarBackend):
                     error.marks,
                 ) from error
             except (TransportError, DeviceError) as error:
-                raise type(error)(
+                kind = UncertainError if isinstance(error, TransportError) else DeviceError
+                raise kind(
                     f"{error.what}; {sum(cells[: here.start])} of {sum(cells)} cells had their pulse for sure, "
                     f"{sum(cells[here])} may have had it, the others had none",
                     fix="read those cells before they are pulsed again",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import zlib
 from collections.abc import Sequence
@@ -78,6 +79,8 @@ class Sequencer:
         self._limits = limits
         #: longest program and longest result; known once connected
         self.program_words = self.stream_words = 0
+        #: set by another thread: no program goes on, and none is started
+        self.aborted = threading.Event()
         #: what the host knows of the board
         self.state = BoardState.unknown(profile)
 
@@ -157,6 +160,8 @@ class Sequencer:
             ProgramFault: the fabric stopped it; the array is safe.
             TransportError: the link failed; the fabric's watchdog makes the array safe.
         """
+        if self.aborted.is_set():
+            raise DeviceError("the board was aborted; nothing was applied", fix="call make_safe, then go on")
         after = check_program(words, self._profile, self._limits, self.state)
         bus = self._bus
         code = np.ascontiguousarray(words, np.uint64).view(np.uint32)
@@ -168,7 +173,10 @@ class Sequencer:
         bus.write(reg.CONTROL.offset, reg.CONTROL.pack(start=1))
         give_up = time.monotonic() + _PATIENCE_S + self._profile.limits.watchdog_s
         while (status := reg.STATUS.unpack(bus.read(reg.STATUS.offset)))["busy"]:
-            bus.write(reg.HEARTBEAT.offset, HEARTBEAT_KEY)
+            if self.aborted.is_set():
+                bus.write(reg.CONTROL.offset, reg.CONTROL.pack(abort=1))
+            else:
+                bus.write(reg.HEARTBEAT.offset, HEARTBEAT_KEY)
             if time.monotonic() > give_up:
                 self.make_safe()
                 raise TransportError(f"a program did not end within {_PATIENCE_S:g} s", fix="check the board's clock")

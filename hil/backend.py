@@ -158,6 +158,12 @@ class CrossbarBackend(ABC):
     def make_safe(self) -> None:
         """Bring the array to zero bias with all rows deselected; may be called at any time, any number of times."""
 
+    def abort(self) -> None:  # noqa: B027 - nothing to stop where nothing takes long
+        """Stop what runs as soon as possible; the only call that another thread may make.
+
+        The running call raises, and so does every later one until `make_safe` or `open`.
+        """
+
     @abstractmethod
     def vmm(
         self, x: RowInput, tile: Tile, v_read_v: float, *, out: NDArray[np.float32] | None = None

@@ -21,25 +21,37 @@ def _emulator(settings: Any, seed: int) -> CrossbarBackend:
     return emulated_backend(settings.board.profile, settings.sim, seed)
 
 
+def _remote(url: str) -> CrossbarBackend:
+    from firmware_bridge.remote_backend import RemoteBackend
+
+    return RemoteBackend(url)
+
+
 #: name -> how to make it
 BACKENDS: dict[str, Callable[[Any, int], CrossbarBackend]] = {"sim": _sim, "emulator": _emulator}
+#: links to a daemon, which has a backend of its own
+SCHEMES = ("tcp", "serial")
 
 
 def create_backend(name: str, settings: Any, *, seed: int) -> CrossbarBackend:
     """Make the backend of that name; it is not opened.
 
     Args:
-        name: a key of `BACKENDS`.
-        settings: the whole configuration; each backend reads its own section.
-        seed: draws a simulated chip and its noise.
+        name: a key of `BACKENDS`, or the URL of a daemon: `tcp://HOST:PORT`, `serial:///dev/ttyUSB0?baud=921600`.
+        settings: the whole configuration; each backend reads its own section, one behind a URL none.
+        seed: draws a simulated chip and its noise; a daemon has its own.
 
     Raises:
         ConfigError: no such backend, or the packages it needs are not installed.
     """
+    if name.partition("://")[0] in SCHEMES and "://" in name:
+        return _remote(name)
     try:
         make = BACKENDS[name]
     except KeyError:
-        raise ConfigError(f"unknown backend {name!r}", fix=f"choose one of: {', '.join(BACKENDS)}") from None
+        raise ConfigError(
+            f"unknown backend {name!r}", fix=f"choose one of: {', '.join(BACKENDS)}, or a URL: tcp://HOST:PORT"
+        ) from None
     try:
         return make(settings, seed)
     except ImportError as error:

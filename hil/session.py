@@ -81,6 +81,9 @@ class Session(CrossbarBackend):
     def make_safe(self) -> None:
         self._backend.make_safe()
 
+    def abort(self) -> None:
+        self._backend.abort()
+
     def telemetry(self) -> Telemetry:
         return self._backend.telemetry()
 

@@ -19,6 +19,8 @@ class Channel(Protocol):
     url: str
     #: whether the link is slow enough that packing messages smaller pays
     slow: bool
+    #: when anything was last heard from the other side, by `time.monotonic`
+    heard_s: float
 
     def send(self, message: bytes) -> None:
         """Hand a message to the link; it may still be lost.
@@ -57,6 +59,8 @@ class Listener(Protocol):
 
     #: where hosts reach it
     url: str
+    #: for people: who can reach it
+    access: str
     #: whether the link is slow enough that packing messages smaller pays
     slow: bool
 

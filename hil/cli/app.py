@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hil import logs
-from hil.cli import backend, bench, config, doctor, lsm
+from hil.cli import backend, bench, config, doctor, lsm, serve
 from hil.cli.errors import reports_errors
 from hil.provenance import DISTRIBUTION, installed
 from hil.session import Terminated
@@ -27,6 +27,9 @@ app.add_typer(lsm.app, name="lsm")
 app.add_typer(backend.app, name="backend")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
+app.command("serve", epilog="\b\nExamples:\n  hil serve --backend emulator\n  hil serve --listen tcp://0.0.0.0:7341")(
+    serve.serve
+)
 app.command("doctor", epilog="\b\nExample:\n  hil doctor --json")(doctor.doctor)
 
 

@@ -1,0 +1,1 @@
+"""The daemon beside the board: one backend, one writer, many readers."""

@@ -1,0 +1,62 @@
+"""`hil serve`: the daemon beside the array."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hil.cli.errors import reports_errors
+from hil.cli.options import ConfigOption, SeedOption, SetOption
+
+DEFAULT_URL = "tcp://127.0.0.1:7341"
+
+
+@reports_errors
+def serve(
+    backend: Annotated[
+        str, typer.Option("--backend", help="What to serve: board, emulator or sim.", metavar="NAME")
+    ] = "board",
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--listen",
+            help=f"Where hosts reach it; may be repeated. Default: {DEFAULT_URL}. Port 0 takes a free one.",
+            metavar="URL",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = 0,
+    lease_s: Annotated[
+        float, typer.Option("--lease", help="Seconds of silence after which a writer loses the array.", metavar="S")
+    ] = 5.0,
+    keys: Annotated[Path | None, typer.Option("--keys", help="Folder of keys; see `hil keys`.", metavar="DIR")] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Folder of the journal of pulses.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Serve a backend to one writer and many readers, until Ctrl-C or SIGTERM.
+
+    A writer that falls silent loses the array after --lease seconds: what runs is aborted and the array made safe.
+    Without keys it listens on this machine only.
+    """
+    from platformdirs import user_state_path
+
+    from firmware_bridge.daemon.journal import Journal
+    from firmware_bridge.daemon.listeners import open_listeners
+    from firmware_bridge.daemon.server import Daemon, check_lease
+    from hil.cli.settings import load_settings
+    from hil.factory import create_backend
+
+    check_lease(lease_s)
+    settings = load_settings(config, overrides)
+    made = create_backend(backend, settings, seed=seed)
+    limits = settings.limits.over(made.info.limits)
+    folder = state or user_state_path("crossbar-hil")
+    daemon = Daemon(made, Journal(folder / "pulses.sqlite"), limits=limits, lease_s=lease_s, folder=folder)
+    links = open_listeners(listen or [DEFAULT_URL], keys)
+    for link in links:
+        typer.echo(f"serving {made.info.name} at {link.url} ({link.access})")
+    daemon.serve(links)
