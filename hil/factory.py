@@ -21,6 +21,13 @@ def _emulator(settings: Any, seed: int) -> CrossbarBackend:
     return emulated_backend(settings.board.profile, settings.sim, seed)
 
 
+def _null(settings: Any, seed: int) -> CrossbarBackend:
+    del settings
+    from firmware_bridge.null_backend import NullBackend
+
+    return NullBackend(seed)
+
+
 def _remote(url: str) -> CrossbarBackend:
     from firmware_bridge.remote_backend import RemoteBackend
 
@@ -28,7 +35,7 @@ def _remote(url: str) -> CrossbarBackend:
 
 
 #: name -> how to make it
-BACKENDS: dict[str, Callable[[Any, int], CrossbarBackend]] = {"sim": _sim, "emulator": _emulator}
+BACKENDS: dict[str, Callable[[Any, int], CrossbarBackend]] = {"sim": _sim, "emulator": _emulator, "null": _null}
 #: links to a daemon, which has a backend of its own
 SCHEMES = ("tcp", "serial")
 

@@ -35,8 +35,8 @@ def _open(url: str, keys: Path | None) -> Listener:
         from firmware_bridge.link.keys import KeyFolder
         from firmware_bridge.link.tcp import TcpListener, tcp_address
 
-        host, port, _ = tcp_address(url, any_port=True)
-        return TcpListener(host, port, KeyFolder(keys))
+        host, port, _ = tcp_address(url)
+        return TcpListener(host, port, KeyFolder.find(keys))
     if scheme == "serial":
         from firmware_bridge.link.serial_line import SerialListener
 

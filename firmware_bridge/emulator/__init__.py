@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from firmware_bridge.board_backend import BoardBackend
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.emulator.fabric import EmulatedFabric
-from firmware_bridge.profile import load_profile
+from firmware_bridge.profile import BoardProfile, load_profile
 from sim_backend.settings import SimSettings
 
 __all__ = ["BoardBackend", "EmulatedBoard", "EmulatedFabric", "emulated_backend"]
+
+
+class _EmulatedBackend(BoardBackend):
+    """Draws its noise anew in every session, as the simulator does: a session can be repeated, a daemon's too."""
+
+    def __init__(self, fabric: EmulatedFabric, profile: BoardProfile, identity: Mapping[str, Any]) -> None:
+        # The cells behind the emulated board know forming only.
+        super().__init__(fabric, profile, name="emulator", identity=identity, pulse_kinds=frozenset({"form"}))
+        self._board = fabric.board
+
+    def open(self) -> None:
+        self._board.restart_noise()
+        super().open()
 
 
 def emulated_backend(profile_name: str, settings: SimSettings, seed: int) -> BoardBackend:
@@ -31,5 +47,4 @@ def emulated_backend(profile_name: str, settings: SimSettings, seed: int) -> Boa
         "effects": hidden.model_dump(mode="json"),
     }
     fabric = EmulatedFabric(EmulatedBoard(profile, hidden, seed))
-    # The cells behind the emulated board know forming only.
-    return BoardBackend(fabric, profile, name="emulator", identity=identity, pulse_kinds=frozenset({"form"}))
+    return _EmulatedBackend(fabric, profile, identity)

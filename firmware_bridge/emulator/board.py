@@ -90,6 +90,7 @@ class EmulatedBoard:
             np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=(2,)).spawn(4)
         )
         self._garbage, self.noise = garbage, noise
+        self._noise_start = noise.bit_generator.state
         self.array = EmulatedArray(chip, chip.r_on_ohm)
         on = float(settings.dac.enabled)
         self.dacs = [
@@ -130,6 +131,10 @@ class EmulatedBoard:
     def formed(self) -> NDArray[np.bool_]:
         """Which cells are formed; what a test may know and the host cannot."""
         return self.array.chip.formed
+
+    def restart_noise(self) -> None:
+        """Draw the noise from its beginning again; cells and chips stay as they are."""
+        self.noise.bit_generator.state = self._noise_start
 
     def power_up(self, time_s: float = 0.0) -> None:
         """Supply on: DACs reset, shift registers hold garbage, their outputs are off."""

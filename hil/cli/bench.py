@@ -151,3 +151,41 @@ def emulator(profile: ProfileOption = "paper-guess", seed: SeedOption = 0, as_js
         f"{100 * speed.host_fraction:.0f} %.\n"
         f"Once: power-up and self-test {speed.open_s:.1f} s, first VMM on a tile {speed.prepare_s:.1f} s."
     )
+
+
+@app.command(
+    "link",
+    epilog="\b\nExample (a small board; the default one takes a minute):\n  hil bench link --profile tiny-8x8 --json",
+)
+@reports_errors
+def link(profile: ProfileOption = "paper-guess", seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+    """Speed of the links to a daemon: TCP on this machine, and a serial line of 921600 baud.
+
+    An emulated board through TCP against the same board in this process, batches of 64, 8.9 % of the rows active, in
+    turns; and a backend that answers at once. The serial line is a pair of pseudo-terminals that keep to its rate.
+    """
+    require_sim()
+    from firmware_bridge.emulator import emulated_backend
+    from firmware_bridge.link_bench import BATCH, measure_link
+    from firmware_bridge.schedule_bench import paper_tile
+    from hil.tile import differential_tile
+    from sim_backend.settings import SimSettings
+
+    board = emulated_backend(profile, SimSettings(), seed)
+    speed = measure_link(
+        board, [f"board.profile={profile}"], paper_tile(board.profile), differential_tile(456, 200), seed=seed
+    )
+    if as_json:
+        print_json({"profile": board.profile.name, "batch": BATCH, **asdict(speed)})
+        return
+    print_table(
+        "Links to a daemon on this machine",
+        ("what", "value"),
+        [
+            (f"emulated board {board.profile.name}, batches of {BATCH}", f"{speed.local_vmm_per_s:,.0f} VMM/s in this "
+             f"process, {speed.tcp_vmm_per_s:,.0f} through TCP: {speed.tcp_over_local:.3f}"),
+            ("TCP alone, 456 x 200", f"{speed.null_requests_per_s:,.0f} requests/s; {speed.null_mb_per_s:,.0f} MB/s"),
+            (f"serial, {speed.baud} baud, batches of {BATCH}", f"{speed.serial_over_line_rate:.3f} of the line rate; "
+             f"currents as float32: {speed.serial_useful_over_line_rate:.3f}"),
+        ],
+    )  # fmt: skip

@@ -150,7 +150,10 @@ def _compare(
 
     if n_samples < 1:
         raise ConfigError(f"--samples {n_samples} is below 1", fix="compare at least one test recording")
-    array, against = (_array(name, settings, seed) for name in (backend_name, against_name))
+    array = _array(backend_name, settings, seed)
+    # Behind a daemon the chip may have been drawn by another seed: the same chip is what can be compared.
+    chip_seed = array.identity.get("seed", seed)
+    against = _array(against_name, settings, chip_seed)
     _check_same_shape(array, against)
     with progress_bars() as progress:
         dataset = _dataset(settings, [array, against], seed, progress)
@@ -176,6 +179,7 @@ def _compare(
         "calibration": array.backend.info.calibration_id,
         "calibration_against": against.backend.info.calibration_id,
         "seed": seed,
+        "chip_seed": chip_seed,
         **side_by_side.summary(outcome, dataset),
         "run_file": str(run_file.path),
         "figures": _save_figures(outcome.figures, run_file.path.with_suffix("")),
@@ -333,7 +337,10 @@ def _print_compared(result: dict[str, Any]) -> None:
         ("data", f"{result['data_source']}"),
         ("samples", f"{result['n_train']} for training, {result['n_samples']} of {result['n_test']} for comparing"),
         ("backend", f"{backend}, seed {result['seed']}, calibration: {result['calibration'] or 'none'}"),
-        ("against", f"{result['against']}, same seed, calibration: {result['calibration_against'] or 'none'}"),
+        (
+            "against",
+            f"{result['against']}, seed {result['chip_seed']}, calibration: {result['calibration_against'] or 'none'}",
+        ),
         (f"accuracy, {backend}", _with_interval(result["honest_accuracy"], result["accuracy_interval"])),
         (
             f"accuracy, {against}",
