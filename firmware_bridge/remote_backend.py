@@ -70,10 +70,18 @@ class RemoteBackend(CrossbarBackend):
         self._slots: weakref.WeakKeyDictionary[Tile, int] = weakref.WeakKeyDictionary()
         self._next_slot = 0
 
+    def __del__(self) -> None:
+        self._hang_up()
+
     @property
     def url(self) -> str:
         """Where the daemon is."""
         return self._url
+
+    @property
+    def slow(self) -> bool:
+        """Whether the link is a slow one; known once it is connected."""
+        return self._channel is not None and self._channel.slow
 
     @property
     def info(self) -> BackendInfo:
@@ -159,7 +167,7 @@ class RemoteBackend(CrossbarBackend):
                     slot=slot,
                     tile=msg.tile_fields(tile) if fresh else None,
                     v_read_v=float(v_read_v),
-                    x=msg.rows_fields(rows, slow=self._slow),
+                    x=msg.rows_fields(rows, slow=self.slow),
                 )
                 fresh = False
                 self._slots[tile] = slot
@@ -188,7 +196,7 @@ class RemoteBackend(CrossbarBackend):
         return self._ask("status")
 
     def echo(self, data: bytes, n_back: int) -> int:
-        """Send bytes and get `n_back` others; for measurements of the link."""
+        """Send bytes and get `n_back` others, at most half of `MESSAGE_MAX_BYTES`; for measurements of the link."""
         return len(self._ask("echo", data=data, n_back=n_back)["data"])
 
     def watch(self, for_s: float = 60.0) -> dict[str, Any]:
@@ -203,10 +211,6 @@ class RemoteBackend(CrossbarBackend):
         return event if event is not None and "event" in event else None
 
     # Requests
-
-    @property
-    def _slow(self) -> bool:
-        return self._channel is not None and self._channel.slow
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -227,7 +231,7 @@ class RemoteBackend(CrossbarBackend):
             in_bytes = -(-tile.n_rows // 8)
         else:
             in_bytes = tile.n_rows * np.asarray(x).dtype.itemsize
-        n = max(1, _CHUNK_BYTES[self._slow] // max(in_bytes, 4 * tile.n_outputs, 1))
+        n = max(1, _CHUNK_BYTES[self.slow] // max(in_bytes, 4 * tile.n_outputs, 1))
         return [slice(k, min(k + n, len(x))) for k in range(0, max(len(x), 1), n)]
 
     def _ask(self, do: str, **fields: Any) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from hil.provenance import DISTRIBUTION, installed
 State = Literal["works", "missing", "broken"]
 
 #: extra -> distributions whose absence only means that the extra is not installed
-_EXTRAS = {"sim": ("numba", "torch", "scipy", "scikit-learn", "matplotlib")}
-_BASE = ("numpy", "pydantic", "h5py", "typer", "rich")
-_DISK_MIN_BYTES = 500e6
+_EXTRAS = {"sim": ("numba", "torch", "scipy", "scikit-learn", "matplotlib"), "lab": ("pyserial",)}
+_BASE = ("numpy", "pydantic", "h5py", "typer", "rich", "pyzmq", "msgpack", "cobs")
+DISK_MIN_BYTES = 500e6
 
 
 class Finding(NamedTuple):
@@ -65,7 +65,7 @@ def _packages() -> list[Finding]:
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     detail = f"{free / 1e9:.1f} GB free in {Path.cwd()}"
-    if free < _DISK_MIN_BYTES:
+    if free < DISK_MIN_BYTES:
         return Finding("broken", "disk", detail, "free some space; a run needs up to 100 MB")
     return Finding("works", "disk", detail)
 

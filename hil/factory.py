@@ -21,6 +21,20 @@ def _emulator(settings: Any, seed: int) -> CrossbarBackend:
     return emulated_backend(settings.board.profile, settings.sim, seed)
 
 
+def _board(settings: Any, seed: int) -> CrossbarBackend:
+    del seed
+    from firmware_bridge.board import real_board
+
+    board = settings.board
+    return real_board(
+        board.profile,
+        bitfile=board.bitfile,
+        base_address=board.base_address,
+        dma_name=board.dma,
+        download=board.download,
+    )
+
+
 def _null(settings: Any, seed: int) -> CrossbarBackend:
     del settings
     from firmware_bridge.null_backend import NullBackend
@@ -35,7 +49,12 @@ def _remote(url: str) -> CrossbarBackend:
 
 
 #: name -> how to make it
-BACKENDS: dict[str, Callable[[Any, int], CrossbarBackend]] = {"sim": _sim, "emulator": _emulator, "null": _null}
+BACKENDS: dict[str, Callable[[Any, int], CrossbarBackend]] = {
+    "sim": _sim,
+    "emulator": _emulator,
+    "board": _board,
+    "null": _null,
+}
 #: links to a daemon, which has a backend of its own
 SCHEMES = ("tcp", "serial")
 

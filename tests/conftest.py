@@ -49,6 +49,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_daemon_stays() -> Iterator[None]:
+    """Daemons that tests share end with the tests."""
+    yield
+    daemons = sys.modules.get("daemons")
+    if daemons is not None:
+        daemons.end_shared_daemons()
+
+
 class Spawn:
     """Starts `python ARGUMENTS` at the root of the project, with one thread and pipes for its output."""
 

@@ -35,7 +35,9 @@ def _open(url: str, keys: Path | None) -> Listener:
         from firmware_bridge.link.keys import KeyFolder
         from firmware_bridge.link.tcp import TcpListener, tcp_address
 
-        host, port, _ = tcp_address(url)
+        host, port, key = tcp_address(url)
+        if key is not None:
+            raise ConfigError(f"{url!r} names a key, which is for hosts", fix="name the folder of keys with --keys")
         return TcpListener(host, port, KeyFolder.find(keys))
     if scheme == "serial":
         from firmware_bridge.link.serial_line import SerialListener

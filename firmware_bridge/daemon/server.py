@@ -113,7 +113,7 @@ class Daemon:
             msg.Hello: self._hello,
             msg.Beat: self._beat,
             msg.Status: self._status,
-            msg.Echo: lambda request, link, peer: {"data": bytes(request.n_back)},
+            msg.Echo: lambda request, link, peer: {"data": msg.noise_bytes(request.n_back)},
             msg.Lookup: self._lookup,
             msg.Watch: self._watch,
         }

@@ -242,6 +242,11 @@ def unpack(data: bytes) -> dict[str, Any]:
     return found
 
 
+def noise_bytes(n: int) -> bytes:
+    """So many bytes that pack no smaller, for measurements."""
+    return np.random.default_rng(0).bytes(n)
+
+
 # Values
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hil import logs
-from hil.cli import backend, bench, config, doctor, lsm, serve
+from hil.cli import backend, bench, config, doctor, keys, lsm, serve, watch
 from hil.cli.errors import reports_errors
 from hil.provenance import DISTRIBUTION, installed
 from hil.session import Terminated
@@ -27,10 +27,14 @@ app.add_typer(lsm.app, name="lsm")
 app.add_typer(backend.app, name="backend")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
+app.add_typer(keys.app, name="keys")
 app.command("serve", epilog="\b\nExamples:\n  hil serve --backend emulator\n  hil serve --listen tcp://0.0.0.0:7341")(
     serve.serve
 )
-app.command("doctor", epilog="\b\nExample:\n  hil doctor --json")(doctor.doctor)
+app.command("watch", epilog="\b\nExample:\n  hil watch tcp://127.0.0.1:7341 --seconds 10")(watch.watch)
+app.command("doctor", epilog="\b\nExamples:\n  hil doctor --json\n  hil doctor --backend tcp://127.0.0.1:7341")(
+    doctor.doctor
+)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,22 @@ from hil.cli.terminal import print_json, print_table
 
 
 @reports_errors
-def doctor(as_json: JsonOption = False) -> None:
-    """Say what works on this machine and what is missing, with the fix."""
+def doctor(
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="Check the daemon at this URL, too.", metavar="URL")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what works on this machine and what is missing, with the fix.
+
+    With --backend, also link, versions, clock, disk and self-test of a daemon. The board is powered up for its
+    self-test unless another host has it.
+    """
     findings = examine()
+    if backend is not None:
+        from firmware_bridge.link_check import examine_link
+
+        findings += examine_link(backend)
     if as_json:
         result: dict[str, Any] = {"ok": all(f.state != "broken" for f in findings)}
         result["findings"] = [f._asdict() for f in findings]

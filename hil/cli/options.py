@@ -18,7 +18,10 @@ def _seed(text: str) -> int:
     return seed
 
 
-BackendOption = Annotated[str, typer.Option("--backend", help="What answers: sim or emulator.", metavar="NAME")]
+BackendOption = Annotated[
+    str,
+    typer.Option("--backend", help="What answers: sim, emulator, board, or a daemon: tcp://HOST:PORT.", metavar="NAME"),
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one setting; may be repeated.", metavar="KEY=VALUE")

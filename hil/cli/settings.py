@@ -27,9 +27,13 @@ class LimitSettings(Settings):
 
 
 class BoardSettings(Settings):
-    """The board, real or emulated."""
+    """The board, real or emulated; all but `profile` is for a real one, on its own ZYNQ."""
 
     profile: str = setting("paper-guess", "board profile: a shipped name, or the path of a TOML file", source="ours")
+    bitfile: Path | None = setting(None, "bitstream of the fabric, with its .hwh beside it", source="board")
+    base_address: int = setting(0x43C00000, "address of the sequencer's registers", source="Vivado's first slave", ge=0)
+    dma: str = setting("axi_dma_0", "DMA that brings the results, as the overlay names it", source="Vivado's default")
+    download: bool = setting(True, "load the bitstream, instead of using the one that is loaded", source="ours")
 
 
 class RootSettings(SupervisedSettings):

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from boards import INDEPENDENT, common, emulate
+from daemons import shared_daemon
 
+from firmware_bridge.remote_backend import RemoteBackend
 from hil import (
     CrossbarBackend,
     PackedSpikes,
@@ -39,6 +41,10 @@ BACKENDS: dict[str, Callable[[], CrossbarBackend]] = {
     "sim-ideal": _sim(ideal=True),
     "emulator-independent": lambda: emulate(INDEPENDENT)[2],
     "emulator-common": lambda: emulate(common())[2],
+    "remote-tcp": lambda: RemoteBackend(shared_daemon("tcp")),
+    "remote-serial": lambda: RemoteBackend(shared_daemon("serial")),
+    # the daemon of an environment without numba, torch, matplotlib and scikit-learn
+    "remote-light": lambda: RemoteBackend(shared_daemon("light")),
 }
 V_READ_V = 0.2
 
