@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -49,6 +51,19 @@ def common() -> dict[str, Any]:
     tree["adc"]["columns"] = "blocks"
     tree["programming"]["form"] = "row"
     return tree
+
+
+def as_toml(tree: dict[str, Any]) -> str:
+    """A board profile as the text of its file."""
+
+    def lines(part: dict[str, Any], name: str) -> Iterator[str]:
+        yield from (f"{key} = {json.dumps(value)}" for key, value in part.items() if not isinstance(value, dict))
+        for key, value in part.items():
+            if isinstance(value, dict):
+                yield f"[{name}{key}]"
+                yield from lines(value, f"{name}{key}.")
+
+    return "\n".join(lines(tree, "")) + "\n"
 
 
 def profile(tree: dict[str, Any] | None = None) -> BoardProfile:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from boards import INDEPENDENT, emulate
+from boards import INDEPENDENT, as_toml, emulate
 from links import served
 
 from firmware_bridge.link.pty_line import PtyLine
@@ -16,6 +18,8 @@ from firmware_bridge.link.serial_line import SerialListener
 from firmware_bridge.link.tcp import TcpListener
 
 ROOT = Path(__file__).parents[1]
+#: names the Python of an environment with the extra `board` only
+BOARD_PYTHON = "CROSSBAR_HIL_BOARD_PYTHON"
 #: modules that a board's environment does not have
 HEAVY = ("numba", "torch", "matplotlib", "sklearn")
 #: runs `hil` as if they were not installed
@@ -38,11 +42,16 @@ def _serial() -> str:
 
 
 def _light() -> str:
-    return _running.enter_context(serving([sys.executable, "-c", _LIGHT], "--backend", "emulator", *SMALL_BOARD))
+    """The daemon as in a board's environment: in one, if the variable names its Python."""
+    python = os.environ.get(BOARD_PYTHON)
+    command = [python, "-c", "from hil.cli import main; main()"] if python else [sys.executable, "-c", _LIGHT]
+    folder = Path(_running.enter_context(tempfile.TemporaryDirectory()))
+    file = folder / "board.toml"
+    file.write_text(as_toml(INDEPENDENT))
+    settings = ("--set", f"board.profile={file}", "--keys", f"{folder}/keys", "--state", f"{folder}")
+    return _running.enter_context(serving(command, "--backend", "emulator", *settings))
 
 
-#: a board small enough for tests
-SMALL_BOARD = ("--set", "board.profile=tiny-8x8")
 _KINDS: dict[str, Callable[[], str]] = {"tcp": _tcp, "serial": _serial, "light": _light}
 
 
