@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge import registers as reg
+from firmware_bridge.sole_use import FabricClaim
 from hil.errors import ConfigError, HilError, ProtocolError, TransportError
 
 log = logging.getLogger(__name__)
@@ -63,11 +64,13 @@ class Ports:
         mmio: `pynq.MMIO` over the register window.
         dma: `pynq.lib.dma.DMA` whose receiving channel has the result stream.
         allocate: gives a `PynqBuffer` of so many 32-bit words.
+        claim: keeps the fabric to this process while it is held.
     """
 
     mmio: Any
     dma: Any
     allocate: Callable[[int], Any]
+    claim: FabricClaim | None = None
 
 
 class MmioBus:
@@ -111,12 +114,17 @@ class MmioBus:
         path = _checked_bitfile(bitfile)
 
         def connect() -> Ports:
-            with _opening(path):
-                overlay = pynq.Overlay(str(path), download=download)
-                _check_window(overlay.ip_dict, base_address)
-                dma = _find_dma(overlay, dma_name)
-                mmio = pynq.MMIO(base_address, WINDOW_BYTES, device=device)
-            return Ports(mmio, dma, lambda n_words: pynq.allocate((n_words,), "u4", target=device))
+            claim = FabricClaim(base_address)
+            try:
+                with _opening(path):
+                    overlay = pynq.Overlay(str(path), download=download)
+                    _check_window(overlay.ip_dict, base_address)
+                    dma = _find_dma(overlay, dma_name)
+                    mmio = pynq.MMIO(base_address, WINDOW_BYTES, device=device)
+            except BaseException:
+                claim.close()
+                raise
+            return Ports(mmio, dma, lambda n_words: pynq.allocate((n_words,), "u4", target=device), claim)
 
         return cls(connect)
 

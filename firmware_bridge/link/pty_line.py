@@ -34,6 +34,7 @@ class _Way:
 
     Attributes:
         source, sink: descriptors of the terminals.
+        random: faults.
         bunch: bytes on the line, which faults may have left empty; None while the line is free.
         due_s: when the line will have carried them.
         carried: bytes that have gone in, for good or ill.
@@ -41,6 +42,7 @@ class _Way:
 
     source: int
     sink: int
+    random: np.random.Generator
     bunch: bytes | None = None
     due_s: float = 0.0
     carried: int = 0
@@ -71,7 +73,6 @@ class PtyLine:
         self.lose, self.flip = lose, flip
         self._byte_s = BITS_PER_BYTE / baud if baud else 0.0
         self._bunch_bytes = max(1, round(_BUNCH_S / self._byte_s)) if baud else _READ_BYTES
-        self._random = np.random.default_rng(seed)
         self._cut = threading.Event()
         (host, host_port), (board, board_port) = os.openpty(), os.openpty()
         # The ports' own descriptors stay open: a terminal whose last user left would report a fault.
@@ -81,7 +82,8 @@ class PtyLine:
         for descriptor in self._descriptors:
             os.set_blocking(descriptor, False)
         self.host_path, self.board_path = os.ttyname(host_port), os.ttyname(board_port)
-        self._to_board, self._to_host = _Way(host, board), _Way(board, host)
+        up, down = (np.random.default_rng([seed, way]) for way in range(2))
+        self._to_board, self._to_host = _Way(host, board, up), _Way(board, host, down)
         self._stop, self._stopper = os.pipe()
         self._thread = threading.Thread(target=self._run, name="pty line", daemon=True)
         self._thread.start()
@@ -153,18 +155,18 @@ class PtyLine:
             start_s = max(way.due_s, now_s - _LATE_MAX_S) if was_busy else now_s
             way.due_s = start_s + len(data) * self._byte_s
             way.carried += len(data)
-            way.bunch = self._damaged(data)
+            way.bunch = self._damaged(way, data)
 
-    def _damaged(self, data: bytes) -> bytes:
+    def _damaged(self, way: _Way, data: bytes) -> bytes:
         if self._cut.is_set():
             return b""
         if not (self.lose or self.flip):
             return data
         content = np.frombuffer(data, np.uint8)
-        flips = self._random.random(content.size) < self.flip
-        bits = np.left_shift(1, self._random.integers(0, 8, content.size)).astype(np.uint8)
-        kept = self._random.random(content.size) >= self.lose
-        return np.where(flips, content ^ bits, content)[kept].tobytes()
+        # One row for each byte: the faults are the same however the bytes are bunched.
+        lose, flip, bit = way.random.random((content.size, 3)).T
+        flipped = content ^ np.left_shift(1, (8 * bit).astype(np.uint8))
+        return np.where(flip < self.flip, flipped, content)[lose >= self.lose].astype(np.uint8).tobytes()
 
 
 def _read(descriptor: int, count: int) -> bytes:

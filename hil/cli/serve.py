@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from hil.cli.errors import reports_errors
 from hil.cli.options import ConfigOption, SeedOption, SetOption
+from hil.errors import ConfigError
 
 DEFAULT_URL = "tcp://127.0.0.1:7341"
 
@@ -51,12 +53,28 @@ def serve(
     from hil.factory import create_backend
 
     check_lease(lease_s)
+    if "://" in backend:
+        raise ConfigError(
+            f"{backend!r} is a daemon already", fix="serve a backend of this machine: board, emulator, sim"
+        )
+    _tell_who_comes()
     settings = load_settings(config, overrides)
     made = create_backend(backend, settings, seed=seed)
     limits = settings.limits.over(made.info.limits)
     folder = state or user_state_path("crossbar-hil")
-    daemon = Daemon(made, Journal(folder / "pulses.sqlite"), limits=limits, lease_s=lease_s, folder=folder)
-    links = open_listeners(listen or [DEFAULT_URL], keys)
+    journal = Journal(folder / "pulses.sqlite")
+    try:
+        daemon = Daemon(made, journal, limits=limits, lease_s=lease_s, folder=folder)
+        links = open_listeners(listen or [DEFAULT_URL], keys)
+    except BaseException:
+        journal.close()
+        raise
     for link in links:
         typer.echo(f"serving {made.info.name} at {link.url} ({link.access})")
     daemon.serve(links)
+
+
+def _tell_who_comes() -> None:
+    """A daemon's log says who had the array, without -v, unless it was told to be quiet."""
+    if logging.getLogger("firmware_bridge").level == logging.WARNING:
+        logging.getLogger("firmware_bridge.daemon").setLevel(logging.INFO)

@@ -18,13 +18,18 @@ from axi_dma import CONTROL, HALTED, IDLE, LENGTH, RUN, STATUS, AxiDma
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_bridge import board
+from firmware_bridge import board, sole_use
 from firmware_bridge import registers as reg
 from firmware_bridge.board import real_board
 from firmware_bridge.mmio_bus import BASE_ADDRESS, WINDOW_BYTES, MmioBus, Ports
 from hil.errors import ConfigError, ProtocolError, TransportError
 
 STALE, GONE = 0xDEADDEAD, 0xFEEEFEEE
+
+
+@pytest.fixture(autouse=True)
+def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sole_use, "_LOCK_FOLDERS", (tmp_path,))
 
 
 class Mmio:
