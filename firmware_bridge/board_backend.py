@@ -33,6 +33,7 @@ from hil.backend import (
     check_out,
 )
 from hil.errors import CapabilityError, DeviceError, HilError, LimitError, TransportError, UncertainError
+from hil.session import check_voltage
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
 
@@ -151,7 +152,7 @@ class BoardBackend(CrossbarBackend):
         self, x: RowInput, tile: Tile, v_read_v: float, *, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         self._ready()
-        self._check_read_voltage(v_read_v)
+        check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
         tile.check_fits((self._profile.rows, self._profile.cols))
         if out is None:
             out = np.empty((len(x), tile.n_outputs), np.float32)
@@ -207,7 +208,7 @@ class BoardBackend(CrossbarBackend):
 
     def read(self, mask: NDArray[np.bool_], v_read_v: float, *, n_average: int = 1) -> NDArray[np.float64]:
         self._ready()
-        self._check_read_voltage(v_read_v)
+        check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
         if mask.shape != (self._profile.rows, self._profile.cols):
             raise LimitError(
                 f"mask has shape {mask.shape}", fix=f"give {self._profile.rows} x {self._profile.cols}, as the array"
@@ -522,13 +523,6 @@ class BoardBackend(CrossbarBackend):
             self._is_up = False
             self._sequencer.make_safe_quietly()
             raise
-
-    def _check_read_voltage(self, v_read_v: float) -> None:
-        limit_v = self._limits.v_read_max_v
-        if not 0.0 <= v_read_v <= limit_v:
-            raise LimitError(
-                f"read voltage {v_read_v:g} V is outside 0 to {limit_v:g} V", fix=f"use at most {limit_v:g} V"
-            )
 
 
 def _runs(positions: NDArray[np.intp]) -> list[tuple[int, int]]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.ads8324 import Ads8324
 from drivers.dac80508 import CHANNELS, RESET_WAIT_S, Dac80508
 from firmware_bridge.instructions import Engine, SourceLines, unpack_sums
 from firmware_bridge.phases import OFF
@@ -148,7 +147,7 @@ def measure_idle(sequencer: Sequencer, blocks: Blocks) -> IdleCodes:
 def check_adcs(blocks: Blocks, idle: IdleCodes) -> list[Check]:
     """Judge every ADC by its idle codes."""
     adc = blocks.profile.adc
-    nominal = Ads8324(adc.v_reference_v, adc.minus_input).code(blocks.profile.tia.v_common_v)
+    nominal = adc.converter.code(blocks.profile.tia.v_common_v)
     lanes = blocks.profile.column_lane(np.arange(blocks.profile.cols))
     found: list[Check] = []
     for lane in range(adc.count):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.ads8324 import Ads8324
 from firmware_bridge.profile import BoardProfile
 
 
@@ -28,7 +27,7 @@ class ColumnConstants:
     @classmethod
     def nominal(cls, profile: BoardProfile, zero_code: NDArray[np.float64]) -> ColumnConstants:
         """Constants by data sheet and profile; only the zero codes are measured."""
-        lsb_v = Ads8324(profile.adc.v_reference_v, profile.adc.minus_input).lsb_v
+        lsb_v = profile.adc.converter.lsb_v
         return cls(zero_code, np.full(profile.cols, lsb_v / profile.tia.r_feedback_ohm))
 
     def current_a(

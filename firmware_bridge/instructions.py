@@ -21,6 +21,12 @@ from hil.errors import ProtocolError
 #: one tick of the fabric clock
 TICK_S = 10e-9
 OPCODE_LOW = 56
+#: words of the program memory
+PROGRAM_WORDS_MAX = 8192
+#: chains that SHIFT, LATCH and CLEAR name: mux settings, word lines
+ROW_CHAIN, WORD_LINE_CHAIN = 0, 1
+#: what HEARTBEAT wants to be written
+HEARTBEAT_KEY = 0x5AFE
 
 
 class SourceLines(IntEnum):

@@ -28,8 +28,11 @@ from firmware_bridge.assembler import disassemble
 from firmware_bridge.instructions import (
     INSTRUCTIONS,
     OPCODE_LOW,
+    PROGRAM_WORDS_MAX,
+    ROW_CHAIN,
     SUM_CONVERSIONS_MAX,
     TICK_S,
+    WORD_LINE_CHAIN,
     Engine,
     Instruction,
     SourceLines,
@@ -38,10 +41,6 @@ from firmware_bridge.instructions import (
 from firmware_bridge.profile import BoardProfile
 from hil.backend import Limits
 from hil.errors import LimitError, ProtocolError
-
-#: words of the program memory
-PROGRAM_WORDS_MAX = 8192
-ROW_CHAIN, WORD_LINE_CHAIN = 0, 1
 
 _HALT = next(row.opcode for row in INSTRUCTIONS if row.name == "HALT")
 _WAITS_FOR_SPI = int(Engine.SPI)

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers import dac80508
-from drivers.cd4051b import MuxBank
-from drivers.dac80508 import OutputRange, dac_address
-from drivers.sn74hc595 import ShiftChain
-from firmware_bridge.instructions import Engine, SourceLines, pack
+from drivers.dac80508 import dac_address
+from firmware_bridge.instructions import ROW_CHAIN, WORD_LINE_CHAIN, Engine, SourceLines, pack
 from firmware_bridge.phases import OFF
 from firmware_bridge.profile import BoardProfile
 from firmware_bridge.sequencer import ticks_of
@@ -24,7 +22,6 @@ from hil.errors import DeviceError, ProtocolError
 
 Words = NDArray[np.uint64]
 
-ROW_CHAIN, WORD_LINE_CHAIN = 0, 1
 ROW_LATCH, WORD_LINE_LATCH = 1 << ROW_CHAIN, 1 << WORD_LINE_CHAIN
 #: bits that one SHIFT takes
 _PIECE_BYTES = 6
@@ -37,11 +34,11 @@ class Blocks:
 
     def __init__(self, profile: BoardProfile) -> None:
         self.profile = profile
-        self.bank = MuxBank(profile.mux.count, profile.mux.width, profile.mux.selects, profile.mux.inhibit)
-        self.row_chain = ShiftChain(profile.chains.rows.chips)
-        self.word_line_chain = ShiftChain(profile.chains.word_lines.chips)
+        self.bank = profile.mux.bank
+        self.row_chain = profile.chains.rows.shift_chain
+        self.word_line_chain = profile.chains.word_lines.shift_chain
         dac = profile.dac
-        self.range = OutputRange(dac.v_reference_v, dac.divide, dac.gain)
+        self.range = dac.output_range
         self.idle_code = self.range.code(profile.tia.v_common_v)
         self.channels = np.array([profile.row_channel(m) for m in range(profile.mux.count)])
         self.row_chips = sum(1 << chip for chip in dac.row_chips)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from firmware_bridge import registers as reg
 from firmware_bridge.bus import RegisterBus
-from firmware_bridge.instructions import TICK_S, pack
+from firmware_bridge.instructions import HEARTBEAT_KEY, TICK_S, pack
 from firmware_bridge.profile import BoardProfile
 from firmware_bridge.program_check import BoardState, check_program
 from firmware_bridge.register_table import Register
@@ -24,7 +24,6 @@ from hil.errors import DeviceError, HilError, ProtocolError, TransportError
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_KEY = 0x5AFE
 #: longest time that the host waits for a program beyond what the watchdog allows
 _PATIENCE_S = 60.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,17 @@ class SpikeDataset:
                     f"data set {self.name}: {split} labels span {low}..{high}, allowed are 0..{self.n_classes - 1}",
                     fix="correct the labels or the number of classes",
                 )
+
+    def described(self) -> dict[str, Any]:
+        """What a report says about the data, as JSON can hold it."""
+        return {
+            "dataset": self.name,
+            "data_source": self.source,
+            "data_synthetic": self.synthetic,
+            "data_note": self.note,
+            "n_train": len(self.train),
+            "n_test": len(self.test),
+        }
 
     def limited(self, n_train: int | None = None, n_test: int | None = None, *, seed: int = 0) -> SpikeDataset:
         """Return a random subset.

@@ -204,12 +204,7 @@ def summary(outcome: Outcome, dataset: SpikeDataset) -> dict[str, Any]:
     n = len(outcome.right)
     right, right_against = outcome.right, outcome.right_against
     return {
-        "dataset": dataset.name,
-        "data_source": dataset.source,
-        "data_synthetic": dataset.synthetic,
-        "data_note": dataset.note,
-        "n_train": len(dataset.train),
-        "n_test": len(dataset.test),
+        **dataset.described(),
         "n_samples": n,
         "honest_accuracy": float(right.mean()),
         "accuracy_interval": list(wilson_interval(int(right.sum()), n)),

@@ -146,12 +146,7 @@ def run(
 def summary(outcome: Outcome, dataset: SpikeDataset) -> dict[str, Any]:
     """What a report says about a run, as JSON can hold it."""
     return {
-        "dataset": dataset.name,
-        "data_source": dataset.source,
-        "data_synthetic": dataset.synthetic,
-        "data_note": dataset.note,
-        "n_train": len(dataset.train),
-        "n_test": len(dataset.test),
+        **dataset.described(),
         "honest_accuracy": outcome.honest.accuracy,
         "accuracy_interval": list(outcome.honest.interval),
         "validation_accuracy": outcome.honest.validation_accuracy,

@@ -13,13 +13,11 @@ from firmware_bridge.emulator.chips.ads8324 import AdcBank
 from firmware_bridge.emulator.chips.cd4051b import MuxBankChips
 from firmware_bridge.emulator.chips.dac80508 import Dac80508Chip
 from firmware_bridge.emulator.chips.sn74hc595 import ShiftRegisterChain
-from firmware_bridge.instructions import SourceLines
+from firmware_bridge.instructions import ROW_CHAIN, WORD_LINE_CHAIN, SourceLines
 from firmware_bridge.profile import BoardProfile
 from hil.errors import ConfigError
 from sim_backend.chip import SimulatedChip, without_errors
 from sim_backend.settings import SimSettings
-
-ROW_CHAIN, WORD_LINE_CHAIN = 0, 1
 
 
 @dataclass

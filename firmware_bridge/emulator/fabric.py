@@ -14,15 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge import registers as reg
-from firmware_bridge.emulator.board import ROW_CHAIN, WORD_LINE_CHAIN, EmulatedBoard
+from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.instructions import (
+    HEARTBEAT_KEY,
     INSTRUCTIONS,
     OPCODE_LOW,
+    PROGRAM_WORDS_MAX,
+    ROW_CHAIN,
     SUM_CLIPPED_BIT,
     SUM_CONVERSIONS_MAX,
     SUM_FRAME_ERROR_BIT,
     SUM_WIDTH,
     TICK_S,
+    WORD_LINE_CHAIN,
     Engine,
     SourceLines,
 )
@@ -32,8 +36,7 @@ from hil.errors import ProtocolError, TransportError
 
 #: emulated time that passes between two looks of the host
 POLL_S = 5e-3
-#: what the fabric can hold
-PROGRAM_WORDS = 8192
+#: what the result stream can hold
 STREAM_WORDS = 64 * 1024
 #: fetch and decode of one word, ticks
 ISSUE_TICKS = 2
@@ -47,7 +50,6 @@ HOLD_HALVES, CYCLE_HALVES = 10, 48
 UNREAD_BITS = 0b11
 #: frames that bring a DAC80508 to its reset state in either frame length
 RESET_FRAMES = ((0x05000AF6, 32), (0x05000A, 24))
-HEARTBEAT_KEY = 0x5AFE
 NEVER = 1 << 62
 _REGISTER_AT = {offset: register for register in reg.REGISTERS for offset in register.offsets}
 
@@ -139,7 +141,7 @@ class EmulatedFabric:
         if offset % 4 or first < 0 or first + len(words) > len(self._memory):
             raise ProtocolError(
                 f"block of {len(words)} words at 0x{offset:X} is not within the program memory",
-                fix=f"write at most {PROGRAM_WORDS} instructions from 0x{reg.PROGRAM.offset:X}",
+                fix=f"write at most {PROGRAM_WORDS_MAX} instructions from 0x{reg.PROGRAM.offset:X}",
             )
         self._memory[first : first + len(words)] = words
         flip, self.board.faults.link.flip_program_bit = self.board.faults.link.flip_program_bit, None
@@ -154,7 +156,7 @@ class EmulatedFabric:
         self._stream, self._stream_words = [words[count:]], len(words) - count
         words = words[:count].copy()
         flip, self.board.faults.link.flip_result_bit = self.board.faults.link.flip_result_bit, None
-        if flip is not None:
+        if flip is not None and len(words):
             words[flip[0]] ^= np.uint32(1 << flip[1])
         return words
 
@@ -180,7 +182,7 @@ class EmulatedFabric:
 
     def _reset(self) -> None:
         self._settings = {register.offset: register.reset for register in reg.REGISTERS if register.access == "rw"}
-        self._memory = np.zeros(2 * PROGRAM_WORDS, np.uint32)
+        self._memory = np.zeros(2 * PROGRAM_WORDS_MAX, np.uint32)
         self._program: list[int] = []
         self._pc = 0
         self._busy = self._halted = self._safe = False
@@ -241,7 +243,7 @@ class EmulatedFabric:
                 n_chain=len(self.board.chains),
                 n_position=profile.adc.positions,
             ),
-            "MEMORY": lambda: reg.MEMORY.pack(program_words=PROGRAM_WORDS, stream_kwords=STREAM_WORDS // 1024),
+            "MEMORY": lambda: reg.MEMORY.pack(program_words=PROGRAM_WORDS_MAX, stream_kwords=STREAM_WORDS // 1024),
             "STATUS": lambda: reg.STATUS.pack(
                 busy=self._busy,
                 halted=self._halted,
@@ -276,7 +278,7 @@ class EmulatedFabric:
         n = self._settings[reg.PROGRAM_LENGTH.offset]
         code = self._memory[: 2 * n]
         self._pc, self._halted, self._stream_crc = 0, False, 0
-        if not 0 < n <= PROGRAM_WORDS or zlib.crc32(code.tobytes()) != self._settings[reg.PROGRAM_CRC.offset]:
+        if not 0 < n <= PROGRAM_WORDS_MAX or zlib.crc32(code.tobytes()) != self._settings[reg.PROGRAM_CRC.offset]:
             self._fail(Fault.PROGRAM_CRC)
             return
         self._program = code.view(np.uint64).tolist()

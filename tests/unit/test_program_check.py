@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from drivers import dac80508
 from drivers.dac80508 import gain_register_value, ldac_frame, read_frame, soft_reset_frame, write_frame
-from firmware_bridge.instructions import SUM_CONVERSIONS_MAX, TICK_S, Engine, SourceLines, pack
+from firmware_bridge.instructions import PROGRAM_WORDS_MAX, SUM_CONVERSIONS_MAX, TICK_S, Engine, SourceLines, pack
 from firmware_bridge.profile import BoardProfile, load_profile, profile_from
-from firmware_bridge.program_check import PROGRAM_WORDS_MAX, BoardState, check_program
+from firmware_bridge.program_check import BoardState, check_program
 from hil.backend import Limits
 from hil.errors import HilError, LimitError, ProtocolError
 

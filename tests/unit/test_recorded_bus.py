@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from firmware_bridge import registers as reg
 from firmware_bridge.board_backend import BoardBackend
-from firmware_bridge.instructions import pack
+from firmware_bridge.instructions import HEARTBEAT_KEY, pack
 from firmware_bridge.recorded_bus import FORMAT, TITLE, RecordingBus, ReplayBus
 from firmware_bridge.registers import Fault
-from firmware_bridge.sequencer import HEARTBEAT_KEY, ProgramFault
+from firmware_bridge.sequencer import ProgramFault
 from hil.errors import (
     ConfigError,
     DataError,
