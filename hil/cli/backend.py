@@ -11,7 +11,6 @@ import typer
 
 from hil.backend import Check
 from hil.cli.errors import reports_errors
-from hil.cli.extras import require_sim
 from hil.cli.options import BackendOption, ConfigOption, JsonOption, SeedOption, SetOption
 from hil.cli.terminal import print_json, print_table
 from hil.errors import HilError
@@ -49,7 +48,6 @@ def info(
 
     A part that fails is listed, and the exit code is then 1.
     """
-    require_sim()
     from hil.cli.settings import load_settings
     from hil.factory import create_backend
 
