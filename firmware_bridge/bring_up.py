@@ -85,6 +85,8 @@ def start_dacs(sequencer: Sequencer, blocks: Blocks) -> list[Check]:
                 driver.configure(sync_channels=0)
             found.append(Check(part, ok=True, text=f"id 0x{identity:04X}, read-back good, reference good"))
         except (DeviceError, ProtocolError) as error:
+            if sequencer.aborted.is_set():
+                raise
             found.append(Check(part, ok=False, text=error.what))
     return found
 
@@ -207,13 +209,22 @@ def _judge_mux(
 
 
 def _check_answers(drawn: NDArray[np.float64]) -> list[Check]:
-    """Lanes that never answer although others do."""
-    strongest = np.abs(drawn).max(axis=(0, 1, 2))
-    return [
-        Check(f"ADS8324 lane {lane}", ok=False, text="does not answer to current although others do: stuck")
-        for lane in range(len(strongest))
-        if strongest.max() > _DISTINCT_CODE and strongest[lane] < _DISTINCT_CODE / 10
-    ]
+    """Lanes that see no current from any row although others do.
+
+    Unformed cells draw little, or nothing that can be told from noise; a lane that is stuck has no noise either.
+    """
+    if np.abs(drawn).max(initial=0.0) <= _DISTINCT_CODE:
+        return []
+    by_lane = drawn.reshape(-1, drawn.shape[-1])
+    found: list[Check] = []
+    for lane in np.flatnonzero(by_lane.mean(axis=0) <= _CONDUCTS_CODE).tolist():
+        if np.ptp(by_lane[:, lane]) == 0:
+            text = "does not answer to current although others do: stuck"
+            found.append(Check(f"ADS8324 lane {lane}", ok=False, text=text))
+        else:
+            text = "sees no current: its columns have no formed cell, or its line is open"
+            found.append(Check(f"ADS8324 lane {lane}", ok=None, text=text))
+    return found
 
 
 def _row_codes(sequencer: Sequencer, blocks: Blocks, position: int, v_read_v: float) -> NDArray[np.float64]:

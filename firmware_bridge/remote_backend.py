@@ -184,7 +184,9 @@ class RemoteBackend(CrossbarBackend):
 
         Raises:
             UncertainError: the link broke, and nobody knows whether the pulse was applied.
-            TransportError: the link broke before it was applied.
+            TransportError, LeaseError: the link broke, or the array was lost, before it was applied.
+            DeviceError: stopped on the way; the message says which cells had it. So does one that came because this
+                host was not heard any more.
         """
         self._check_open()
         return msg.report_of(self._request("pulse", mask=msg.array_fields(mask), pulse=msg.pulse_fields(pulse)))

@@ -271,3 +271,17 @@ class TestRefusedBeforeAnythingIsSent:
         _, fabric, _ = emulate()
         with pytest.raises(HilError, match="no register at offset"):
             fabric.read(offset)
+
+
+def test_a_half_formed_array_can_be_opened_again() -> None:
+    """A lane whose columns hold no formed cell yet is no broken lane."""
+    board, _, backend = emulate(forming={"formed": False})
+    mask = np.zeros((24, 16), np.bool_)
+    mask[:, 0] = True
+    with open_session(backend) as session:
+        session.pulse(mask, Pulse("form", 4.5, 3.0, 1e-3))
+    assert board.formed[:, 0].any()
+    with open_session(backend) as session:
+        verdicts = {check.part: check.ok for check in session.self_test()}
+    assert verdicts["ADS8324 lane 0"]
+    assert False not in verdicts.values()
