@@ -77,6 +77,8 @@ def _findings(remote: RemoteBackend) -> Iterator[Finding]:
     )
     yield Finding("works", "backend", f"{info.name}, {info.shape[0]} x {info.shape[1]}, up {status['up_s']:.0f} s")
     yield _board(remote, status["writer"])
+    if alarm := status["alarm"]:
+        yield Finding("broken", "daemon", f"its last trouble: {alarm}", "see its log")
 
 
 def _latency(remote: RemoteBackend) -> Finding:

@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,23 @@ from firmware_bridge.link import messages as msg
 from firmware_bridge.link.channel import Channel
 from firmware_bridge.link.url import open_channel
 from hil.backend import BackendInfo, Check, CrossbarBackend, Pulse, PulseReport, RowInput, Telemetry, check_out
-from hil.errors import DeviceError, HilError, LeaseError, ProtocolError, TransportError, UncertainError
+from hil.errors import (
+    AccessError,
+    DeviceError,
+    HilError,
+    LeaseError,
+    LimitError,
+    ProtocolError,
+    TransportError,
+    UncertainError,
+)
 from hil.provenance import DISTRIBUTION, installed
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
 
 log = logging.getLogger(__name__)
+
+PartT = TypeVar("PartT")
 
 #: how long the daemon may take to answer the first message
 _HELLO_S = 3.0
@@ -40,7 +51,7 @@ _RECOVER_S, _LEAVE_S = 20.0, 2.0
 _RETRY_S = 0.2
 _LOOK = "look at the link"
 #: payload of one request and of one reply, over a network and over a slow line
-_CHUNK_BYTES = {False: 4 * 2**20, True: 48 * 2**10}
+_CHUNK_BYTES = {False: 4 * 2**20, True: 64 * 2**10}
 
 
 class RemoteBackend(CrossbarBackend):
@@ -62,11 +73,18 @@ class RemoteBackend(CrossbarBackend):
         self._info: BackendInfo | None = None
         self._lease_s = 0.0
         self._is_open = False
+        #: which journal the daemon keeps; another one knows nothing of this host's pulses
+        self._journal: str | None = None
+        self._same_journal = True
+        #: whether the daemon may have given this host the array
+        self._may_hold = False
+        #: whether the caller has been told that the link is down
+        self._given_up = False
         # One request at a time; the heart beats in between, from a thread of its own.
         self._lock = threading.RLock()
         self._heart: threading.Thread | None = None
         self._stop = threading.Event()
-        self._beat_s = 0.0
+        self._beat_s = self._linked_s = 0.0
         self._slots: weakref.WeakKeyDictionary[Tile, int] = weakref.WeakKeyDictionary()
         self._next_slot = 0
 
@@ -101,54 +119,77 @@ class RemoteBackend(CrossbarBackend):
             ProtocolError: it is of another version.
         """
         with self._lock:
-            self._is_open = False
+            self._is_open = self._may_hold = False
+            self._stop_heart()
             self._slots.clear()
             self._next_slot = 0
+            self._same_journal = True
             self._linked()  # nobody there is an error at once; a link that breaks later is waited for
-            reply = self._request("open")
-            self._info = msg.info_of(reply["info"])
+            self._may_hold = True
+            try:
+                reply = self._request("open")
+            except TransportError:
+                raise
+            except HilError:
+                self._may_hold = False
+                raise
+            self._info = msg.info_of(reply.get("info"))  # type: ignore[arg-type]
             self._is_open = True
             self._stop = threading.Event()
             self._heart = threading.Thread(target=self._beat_on, args=(self._stop,), daemon=True, name="heartbeat")
             self._heart.start()
 
     def close(self) -> None:
-        was_open, self._is_open = self._is_open, False
-        self._stop.set()
-        if self._heart is not None:
-            self._heart.join()
-            self._heart = None
+        was_open, self._is_open, self._may_hold = self._may_hold, False, False
+        self._stop_heart()
         with self._lock:
             try:
                 if was_open:
                     self._request("close", recover_s=_LEAVE_S)
             except LeaseError:
                 log.info("the lease of %s had ended already", self._url)
-            except TransportError as error:
-                log.warning("%s; the daemon ends the lease by itself", error)
+            except (TransportError, ProtocolError, AccessError) as error:
+                log.warning("%s; the daemon ends the lease by itself", error.what)
             finally:
                 self._hang_up()
 
+    def _stop_heart(self) -> None:
+        self._stop.set()
+        heart, self._heart = self._heart, None
+        if heart is not None:
+            heart.join()
+
     def make_safe(self) -> None:
-        """Have the daemon make the array safe; where this host's lease has ended, it has done so already."""
+        """Have the daemon make the array safe; where this host's lease has ended, it has done so already.
+
+        The daemon makes the array safe once it has not heard this host for the time of its lease, and without the
+        daemon the fabric's watchdog does. So a link that was given up before is no new error here.
+
+        Raises:
+            TransportError: the link is down, which is news.
+        """
         with self._lock:
+            known = self._given_up
             try:
                 if self._is_open:
                     self._request("make_safe", recover_s=_LEAVE_S)
             except LeaseError:
                 log.info("the lease of %s has ended, and the daemon has made the array safe", self._url)
             except TransportError as error:
-                raise TransportError(
-                    f"{error.what}; the daemon makes the array safe {self._lease_s:g} s after it last heard this host",
-                    fix="look at the daemon's machine; switch the board's analogue supply off if in doubt",
-                ) from error
+                itself = f"the daemon makes the array safe {self._lease_s:g} s after it last heard this host"
+                if not known:
+                    raise TransportError(
+                        f"{error.what}; {itself}",
+                        fix="look at the daemon; if it cannot be reached either, switch the analogue supply off",
+                    ) from error
+                log.warning("%s; %s", error.what, itself)
 
     def self_test(self) -> list[Check]:
-        return msg.checks_of(self.status()["self_test"])
+        return msg.checks_of(_part(self.status(), "self_test", list))
 
     def telemetry(self) -> Telemetry:
         self._check_open()
-        return Telemetry(dict(self._request("telemetry")["values"]))
+        return Telemetry(dict(_part(self._request("telemetry"), "values", dict)))
 
     def vmm(
         self, x: RowInput, tile: Tile, v_read_v: float, *, out: NDArray[np.float32] | None = None
@@ -167,7 +208,7 @@ class RemoteBackend(CrossbarBackend):
                     slot=slot,
                     tile=msg.tile_fields(tile) if fresh else None,
                     v_read_v=float(v_read_v),
-                    x=msg.rows_fields(rows, slow=self.slow),
+                    x=msg.rows_fields(rows),
                 )
                 fresh = False
                 self._slots[tile] = slot
@@ -246,20 +287,29 @@ class RemoteBackend(CrossbarBackend):
                 reply = self._exchange(self._message(do, fields))
             return _outcome(reply)
 
-    def _request(self, do: str, *, recover_s: float = _RECOVER_S, **fields: Any) -> dict[str, Any]:
+    def _request(self, do: str, *, recover_s: float | None = None, **fields: Any) -> dict[str, Any]:
         """A request to whoever has the array; it is carried out at most once."""
         with self._lock:
             message = self._message(do, fields)
             send = True
             give_up_s = None
+            patience_s = _RECOVER_S if recover_s is None else recover_s
             while True:
                 try:
                     reply = self._exchange(message, send=send)
                     break
                 except TransportError as error:
-                    log.warning("%s; asking what became of request %d", error, message["id"])
-                    give_up_s = give_up_s or time.monotonic() + recover_s
+                    log.warning("%s; asking what became of request %d", error.what, message["id"])
+                    give_up_s = give_up_s or time.monotonic() + patience_s
                     found = self._recover(message, error, give_up_s)
+                    if found["state"] == "running":
+                        give_up_s = None  # it goes on, however often the link breaks
+                    elif found["state"] == "never" and time.monotonic() > give_up_s:
+                        raise TransportError(
+                            f"request {message['id']} ({do}) does not get through to {self._url} ({error.what}); "
+                            "it was not carried out",
+                            fix=_LOOK,
+                        ) from error
                 if found["state"] == "done":
                     reply = msg.unpack(found["reply"])
                     break
@@ -276,13 +326,27 @@ class RemoteBackend(CrossbarBackend):
                 break
             except TransportError as error:
                 if time.monotonic() > give_up_s:
+                    self._given_up = message["do"] != "make_safe"
                     kind = UncertainError if is_pulse else TransportError
                     raise kind(
-                        f"the link to {self._url} broke ({broken.what}) and did not come back ({error.what})"
+                        f"{broken.what}, and it did not come back"
                         + ("; the pulse under way may have been applied" if is_pulse else ""),
                         fix="read those cells before they are pulsed again" if is_pulse else _LOOK,
                     ) from error
                 time.sleep(_RETRY_S)
+            except HilError as error:
+                if not is_pulse:
+                    raise
+                raise UncertainError(
+                    f"what became of the pulse under way cannot be asked: {error.what}",
+                    fix="read those cells before they are pulsed again",
+                ) from error
+        if is_pulse and found["state"] == "never" and not self._same_journal:
+            raise UncertainError(
+                f"the daemon at {self._url} keeps another journal than before: it cannot say whether the pulse under "
+                "way was applied",
+                fix="read those cells before they are pulsed again; keep --state the same",
+            )
         if found["state"] == "begun":
             raise UncertainError(
                 f"the daemon at {self._url} stopped in the middle of a pulse ({found['what']}): cells may have had it",
@@ -316,7 +380,10 @@ class RemoteBackend(CrossbarBackend):
             now = time.monotonic()
             if found is not None:
                 heard_s = now
-                reply = msg.unpack(found)
+                try:
+                    reply = msg.unpack(found)
+                except (ProtocolError, LimitError) as error:
+                    raise TransportError(f"{self._url} brought nonsense: {error.what}", fix=_LOOK) from error
                 if reply.get("id") == message["id"]:
                     return reply
                 # A link keeps messages in order: what the daemon has answered before a beat should have come before.
@@ -357,6 +424,9 @@ class RemoteBackend(CrossbarBackend):
                     channel = self._linked()
                     while channel.receive(0.0) is not None:
                         pass
+                    quiet_s = time.monotonic() - max(channel.heard_s, self._linked_s)
+                    if quiet_s > self._lease_s / 2:
+                        raise TransportError(f"{self._url} was silent for {quiet_s:.1f} s", fix=_LOOK)
                     self._beat(channel, 0)
             except HilError as error:
                 log.debug("heartbeat: %s", error)
@@ -395,14 +465,25 @@ class RemoteBackend(CrossbarBackend):
                         fix="start `hil serve` there, and check address, port and baud rate",
                     )
             answer = _outcome(reply)
-            self._info = self._info or msg.info_of(answer["info"])
-            self._lease_s = float(answer["lease_s"])
+            self._info = self._info or msg.info_of(answer.get("info"))  # type: ignore[arg-type]
+            lease_s = _part(answer, "lease_s", float)
+            if not 0 < lease_s < 1e4:
+                raise ProtocolError(
+                    f"{self._url} gives leases of {lease_s} s", fix="install the same version on both sides"
+                )
+            self._lease_s = lease_s
+            journal = _part(answer, "journal", str)
         except BaseException:
             channel.close()
             raise
+        self._same_journal = self._same_journal and self._journal in (None, journal)
+        self._journal = journal
         self._channel = channel
-        if answer["version"] != hello["version"]:
-            log.warning("%s runs version %s, this host %s", self._url, answer["version"], hello["version"])
+        self._given_up = False
+        self._linked_s = time.monotonic()
+        self._beat_s = 0.0  # to be heard at once
+        if answer.get("version") != hello["version"]:
+            log.warning("%s runs version %s, this host %s", self._url, answer.get("version"), hello["version"])
 
     def _hang_up(self) -> None:
         channel, self._channel = self._channel, None
@@ -418,8 +499,15 @@ def _outcome(reply: Mapping[str, Any]) -> dict[str, Any]:
     return dict(reply["ok"])
 
 
+def _part(reply: Mapping[str, Any], name: str, kind: type[PartT]) -> PartT:
+    found = reply.get(name)
+    if not isinstance(found, kind):
+        raise ProtocolError(f"a reply holds no {name!r}", fix="install the same version on both sides")
+    return found
+
+
 def _currents(reply: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    found = msg.array_of(reply["a"])
+    found = msg.array_of(_part(reply, "a", dict))
     if found.shape != shape:
         raise ProtocolError(
             f"the daemon sent currents of shape {found.shape} instead of {shape}",

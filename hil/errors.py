@@ -52,7 +52,7 @@ class TransportError(HilError):
     """The link to the board broke."""
 
 
-class UncertainError(TransportError):
+class UncertainError(HilError):
     """The link broke while a pulse was under way: cells may have had it. Read them before they are pulsed again."""
 
 

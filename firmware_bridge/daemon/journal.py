@@ -6,6 +6,7 @@ so that a pulse is never sent twice in the belief that it was lost.
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import threading
 import time
@@ -16,6 +17,7 @@ from hil.errors import ConfigError
 
 _KEPT_S = 30 * 86400
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS identity (id TEXT);
 CREATE TABLE IF NOT EXISTS pulses (
     session BLOB, number INTEGER, time REAL, what TEXT, reply BLOB, PRIMARY KEY (session, number)
 ) WITHOUT ROWID
@@ -48,7 +50,12 @@ class Journal:
             # Every commit reaches the disk before the pulse leaves.
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(_SCHEMA)
+            self._db.executescript(_SCHEMA)
+            self._db.execute(
+                "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT * FROM identity)", (secrets.token_hex(8),)
+            )
+            #: tells this journal from another
+            self.identity: str = self._db.execute("SELECT id FROM identity").fetchone()[0]
             self._db.execute("DELETE FROM pulses WHERE time < ?", (time.time() - _KEPT_S,))
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(

@@ -19,13 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firmware_bridge.daemon.journal import Journal
 from firmware_bridge.link import messages as msg
 from firmware_bridge.link.channel import Listener, Peer
 from hil.backend import CrossbarBackend, Limits
 from hil.errors import ConfigError, DeviceError, HilError, LeaseError, ProtocolError
 from hil.provenance import DISTRIBUTION, installed
-from hil.session import Session, open_session, tighten
+from hil.session import Session, describe, open_session, tighten
 from hil.tile import Tile
 
 log = logging.getLogger(__name__)
@@ -135,14 +137,23 @@ class Daemon:
                 self._end("the daemon was stopped")
         self._jobs.put(None)
 
-    def serve(self, listeners: Sequence[Listener]) -> None:
-        """Serve until `stop`, a signal or an error ends it; the array is safe then. Closes the listeners."""
+    def serve(self, listeners: Sequence[Listener], ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`, a signal or an error ends it; the array is safe then. Closes the listeners.
+
+        Args:
+            listeners: links.
+            ready: called once hosts are heard.
+
+        Raises:
+            ConfigError: the board cannot be used as it is configured.
+        """
         stop = threading.Event()
         threads = [threading.Thread(target=self._listen, args=(link, stop), daemon=True) for link in listeners]
         try:
             self._make_safe_at_start()
             for thread in threads:
                 thread.start()
+            ready()
             while not self._stopping:
                 request = self._next_job(_TELL_S)
                 # Anything else is left over from a lease that has ended.
@@ -153,12 +164,16 @@ class Daemon:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join(timeout=5.0)
+            for link in listeners:
+                link.close()
             self._journal.close()
 
     def _make_safe_at_start(self) -> None:
         """Whoever drove the array before may have been killed."""
         try:
             self._backend.make_safe()
+        except ConfigError:
+            raise  # it would never work
         except HilError as error:
             self._alarm = str(error)
             log.error("the array could not be made safe at the start: %s", error)
@@ -212,7 +227,11 @@ class Daemon:
         except Exception as error:
             if not isinstance(error, HilError):
                 log.exception("request %r failed", request.do)
-                session.make_safe()
+                try:
+                    session.make_safe()
+                except Exception as unsafe:
+                    self._reply(request, _not_safe(error, unsafe))
+                    raise
             self._reply(request, error)
         finally:
             self._doing = None
@@ -221,7 +240,7 @@ class Daemon:
     def _refresh(self, session: Session) -> None:
         """Readings for those who only look; a failure is not theirs to handle."""
         try:
-            self._values = session.telemetry().values
+            self._values = _readings(session)
         except HilError as error:
             log.warning("telemetry: %s", error)
 
@@ -258,15 +277,16 @@ class Daemon:
         if tile is None:
             raise ProtocolError(f"no tile in slot {request.slot}", fix="send the tile with its first VMM")
         currents_a = session.vmm(msg.rows_of(request.x), tile, request.v_read_v)
-        return {"a": msg.array_fields(currents_a, slow=writer.back[0].slow)}
+        return {"a": msg.array_fields(currents_a)}
 
     def _read(self, session: Session, request: msg.Read) -> dict[str, Any]:
-        assert self._writer is not None
         currents_a = session.read(msg.array_of(request.mask), request.v_read_v, n_average=request.n_average)
-        return {"a": msg.array_fields(currents_a, slow=self._writer.back[0].slow)}
+        return {"a": msg.array_fields(currents_a)}
 
     def _pulse(self, session: Session, request: msg.ApplyPulse) -> dict[str, Any]:
         mask, pulse = msg.array_of(request.mask), msg.pulse_of(request.pulse)
+        if mask.dtype != np.bool_:
+            raise ProtocolError(f"a cell mask came as {mask.dtype}", fix="send bits")
         try:
             self._journal.begin(request.session, request.id, f"{int(mask.sum())} cells, {pulse}")
         except sqlite3.Error as error:
@@ -278,7 +298,7 @@ class Daemon:
 
     def _read_telemetry(self, session: Session, request: msg.Request) -> dict[str, Any]:
         del request
-        self._values = session.telemetry().values
+        self._values = _readings(session)
         return {"values": self._values}
 
     # Link threads
@@ -312,7 +332,9 @@ class Daemon:
             else:
                 answer = self._answers[type(request)](request, link, peer)
                 link.send(peer, msg.pack({"id": request.id, "ok": answer}, slow=link.slow))
-        except HilError as error:
+        except Exception as error:
+            if not isinstance(error, HilError):
+                log.exception("a message of %s could not be answered", peer.who)
             link.send(peer, msg.pack({"id": number, "error": msg.error_fields(error)}, slow=link.slow))
 
     def tick(self) -> None:
@@ -320,7 +342,7 @@ class Daemon:
         now = time.monotonic()
         with self._lock:
             writer = self._writer
-            if writer is not None and self._ended is None and now > writer.until_s:
+            if writer is not None and self._ended is None and now > self._until_s(writer):
                 self._end(f"not heard for {self._lease_s:g} s")
             if now < self._told_s + _TELL_S:
                 return
@@ -330,6 +352,11 @@ class Daemon:
             event = {"event": "state", **self._state()} if watchers else {}
         for link, peer, _ in watchers:
             link.send(peer, msg.pack(event, slow=link.slow))
+
+    def _until_s(self, writer: _Writer) -> float:
+        """When the lease ends; a message that is still on its way is a sign of life, too."""
+        link, peer = writer.back
+        return max(writer.until_s, link.heard_s(peer) + self._lease_s)
 
     def _end(self, why: str) -> None:
         self._ended = why
@@ -348,7 +375,7 @@ class Daemon:
                 left_s = max(0.0, writer.until_s - time.monotonic())
                 raise LeaseError(
                     f"{writer.who} has the array"
-                    + (f"; its lease ends {left_s:.1f} s after it falls silent" if self._ended is None else
+                    + (f"; it loses it in {left_s:.1f} s unless it is heard" if self._ended is None else
                        ", which is being made safe"),
                     fix="wait until it has ended, then try again",
                 )  # fmt: skip
@@ -405,7 +432,9 @@ class Daemon:
 
     def _hello(self, request: msg.Hello, link: Listener, peer: Peer) -> dict[str, Any]:
         del link
-        who = f"{request.who} ({peer.who})"
+        # It is shown on other hosts' terminals.
+        name = "".join(c for c in request.who if c.isprintable())
+        who = f"{name} ({peer.who})"
         with self._lock:
             self._names.pop(request.session, None)
             self._names[request.session] = who
@@ -415,6 +444,7 @@ class Daemon:
             "protocol": msg.PROTOCOL,
             "version": installed(DISTRIBUTION) or "from its sources",
             "lease_s": self._lease_s,
+            "journal": self._journal.identity,
             "info": self._info,
         }
 
@@ -434,7 +464,12 @@ class Daemon:
                 writer.back = (link, peer)
                 state = "running" if writer.reply is None else "done"
                 return {"state": state, "reply": writer.reply, "mine": self._ended is None, "what": ""}
-            entry = self._journal.find(request.session, request.number)
+            try:
+                entry = self._journal.find(request.session, request.number)
+            except sqlite3.Error as error:
+                raise DeviceError(
+                    f"the journal of pulses cannot be read ({error})", fix="look at the daemon's disk"
+                ) from None
             state = "never" if entry is None else "begun" if entry.reply is None else "done"
             return {
                 "state": state,
@@ -462,7 +497,6 @@ class Daemon:
                 "up_s": time.time() - self._started_s,
                 "disk_free_bytes": shutil.disk_usage(self._folder).free,
                 "self_test": self._checks,
-                "alarm": self._alarm,
             }
 
     def _state(self) -> dict[str, Any]:
@@ -473,5 +507,18 @@ class Daemon:
             "doing": None if doing is None else doing[0],
             "doing_for_s": 0.0 if doing is None else time.monotonic() - doing[1],
             "served": self._served,
+            "alarm": self._alarm,
             "telemetry": self._values,
         }
+
+
+def _readings(session: Session) -> dict[str, float]:
+    """Telemetry in numbers that can be sent."""
+    return {name: float(value) for name, value in session.telemetry().values.items()}
+
+
+def _not_safe(error: Exception, unsafe: Exception) -> DeviceError:
+    return DeviceError(
+        f"the daemon failed ({describe(error)}), and THE ARRAY MAY STILL BE UNDER BIAS ({describe(unsafe)})",
+        fix="switch the board's analogue supply off by hand",
+    )

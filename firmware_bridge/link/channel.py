@@ -72,6 +72,10 @@ class Listener(Protocol):
         """Queue a message; may be called from any thread. A peer that is gone is no error."""
         ...
 
+    def heard_s(self, peer: Peer) -> float:
+        """When anything came from that peer, by `time.monotonic`, be it part of a message; -inf where unknown."""
+        ...
+
     def close(self) -> None:
         """Give the socket or port back; safe to call twice, by the thread that receives."""
         ...

@@ -7,10 +7,11 @@ request may hold is one model each below; anything else is refused before it tou
 from __future__ import annotations
 
 import inspect
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgpack
 import numpy as np
@@ -30,6 +31,11 @@ SESSION_BYTES = 16
 #: tiles that a daemon keeps for its writer
 TILE_SLOTS = 64
 
+#: lists and maps of a message: what is long in it is bytes, and an empty list is one byte here and 56 in memory
+_ITEMS_MAX = 10_000
+#: longest side of an array
+_SIDE_MAX = MESSAGE_MAX_BYTES * 8
+
 _PLAIN, _DEFLATED = b"\x00", b"\x01"
 #: shorter messages are not worth packing
 _DEFLATE_MIN_BYTES = 200
@@ -42,17 +48,20 @@ _ERRORS = {kind.__name__: kind for _, kind in inspect.getmembers(errors, inspect
 # Requests
 
 
+#: numbers of requests; the journal has 63 bits for them
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ArrayMessage(_Message):
-    """An array: type (`b` for bits, eight to a byte), shape, content; `planes` when its bytes are sorted by weight."""
+    """An array: type (`b` for bits, eight to a byte), shape, content."""
 
     t: Literal["b", "<f4", "<f8", "<u4", "<u8"]
     s: list[int] = Field(max_length=3)
     b: bytes
-    planes: bool = False
 
 
 class TileMessage(_Message):
@@ -72,7 +81,7 @@ class Request(_Message):
     """What every request has: the protocol's version, its number, what to do, and whose it is."""
 
     v: int
-    id: int = Field(ge=0, lt=2**63)
+    id: Number
     do: str
     session: bytes = Field(min_length=SESSION_BYTES, max_length=SESSION_BYTES)
 
@@ -87,7 +96,7 @@ class Beat(Request):
     """A sign of life; `number` is the request that the host waits for, or 0."""
 
     do: Literal["beat"]
-    number: int
+    number: Number
 
 
 class Status(Request):
@@ -102,7 +111,7 @@ class Echo(Request):
 
 class Lookup(Request):
     do: Literal["lookup"]
-    number: int
+    number: Number
 
 
 class Watch(Request):
@@ -154,6 +163,7 @@ REQUESTS: Mapping[str, type[Request]] = {
     for kind in (Hello, Beat, Status, Echo, Lookup, Watch, Open, Close, MakeSafe, ReadTelemetry, Vmm, Read, ApplyPulse)
 }  # fmt: skip
 RequestT = TypeVar("RequestT", bound=Request)
+MadeT = TypeVar("MadeT")
 
 
 def read_request(fields_: Mapping[str, Any]) -> Request:
@@ -164,7 +174,7 @@ def read_request(fields_: Mapping[str, Any]) -> Request:
     """
     if (version := fields_.get("v")) != PROTOCOL:
         raise ProtocolError(
-            f"the host speaks link protocol {version!r}, this daemon {PROTOCOL}",
+            f"the host speaks link protocol {version if isinstance(version, int) else '?'}, this daemon {PROTOCOL}",
             fix=_SAME,
         )
     kind = REQUESTS.get(str(fields_.get("do")))
@@ -192,7 +202,7 @@ def pack(message: Mapping[str, Any], *, slow: bool) -> bytes:
     Raises:
         LimitError: longer than a link carries.
     """
-    plain = msgpack.packb(message, use_bin_type=True)
+    plain = msgpack.packb(message, use_bin_type=True, unicode_errors="replace")
     packed = _PLAIN + plain
     if slow and len(plain) >= _DEFLATE_MIN_BYTES:
         smaller = zlib.compress(plain, 1)
@@ -228,7 +238,16 @@ def unpack(data: bytes) -> dict[str, Any]:
                 raise too_long(len(body) + 1)
         elif data[:1] != _PLAIN:
             raise ValueError("unknown packing")
-        found = msgpack.unpackb(body, raw=False, strict_map_key=True)
+        count = _counter()
+        found = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            list_hook=count,
+            object_hook=count,
+            max_array_len=_ITEMS_MAX,
+            max_map_len=_ITEMS_MAX,
+        )
     except LimitError:
         raise
     # msgpack has a dozen ways to say that bytes are not its own, RecursionError among them.
@@ -242,6 +261,20 @@ def unpack(data: bytes) -> dict[str, Any]:
     return found
 
 
+def _counter() -> Callable[[Any], Any]:
+    """Lets lists and maps pass while they are few."""
+    n_items = 0
+
+    def count(found: Any) -> Any:
+        nonlocal n_items
+        n_items += 1 + len(found)
+        if n_items > _ITEMS_MAX:
+            raise ValueError("too many items")
+        return found
+
+    return count
+
+
 def noise_bytes(n: int) -> bytes:
     """So many bytes that pack no smaller, for measurements."""
     return np.random.default_rng(0).bytes(n)
@@ -250,21 +283,15 @@ def noise_bytes(n: int) -> bytes:
 # Values
 
 
-def array_fields(array: NDArray[Any], *, slow: bool = False) -> dict[str, Any]:
-    """An array as message fields: bool as bits, float32, float64 and unsigned integers as they are.
-
-    On a slow link the bytes of floats are sorted by weight, which makes them deflate better.
-    """
+def array_fields(array: NDArray[Any]) -> dict[str, Any]:
+    """An array as message fields: bool as bits, float32, float64 and unsigned integers as they are."""
     if array.dtype == np.bool_:
         return {"t": _BITS, "s": list(array.shape), "b": np.packbits(array, bitorder="little").tobytes()}
     code = array.dtype.newbyteorder("<").str
     if code not in _ARRAY_TYPES:
         raise LimitError(f"an array of {array.dtype} cannot be sent", fix="give bool, float32 or float64")
     content = np.ascontiguousarray(array).astype(code, copy=False)
-    found: dict[str, Any] = {"t": code, "s": list(array.shape)}
-    if slow and content.size:
-        return found | {"b": content.reshape(-1, 1).view(np.uint8).T.tobytes(), "planes": True}
-    return found | {"b": content.tobytes()}
+    return {"t": code, "s": list(array.shape), "b": content.tobytes()}
 
 
 def array_of(message: ArrayMessage | Mapping[str, Any]) -> NDArray[Any]:
@@ -278,10 +305,9 @@ def array_of(message: ArrayMessage | Mapping[str, Any]) -> NDArray[Any]:
             message = ArrayMessage.model_validate(dict(message))
         except (ValidationError, TypeError, ValueError):
             raise ProtocolError("a reply holds no array", fix=_SAME) from None
-    n_items = 1
-    for n in message.s:
-        n_items *= n if n >= 0 else MESSAGE_MAX_BYTES * 8 + 1
-    if n_items > MESSAGE_MAX_BYTES * 8:
+    n_items = math.prod(message.s)
+    # Each side by itself, since one of them may be 0.
+    if not all(0 <= n <= _SIDE_MAX for n in message.s) or n_items > _SIDE_MAX:
         raise ProtocolError(f"an array of shape {message.s} cannot be sent", fix="send smaller batches")
     itemsize = 1 if message.t == _BITS else int(message.t[-1])
     n_bytes = -(-n_items // 8) if message.t == _BITS else n_items * itemsize
@@ -293,19 +319,17 @@ def array_of(message: ArrayMessage | Mapping[str, Any]) -> NDArray[Any]:
     octets = np.frombuffer(message.b, np.uint8)
     if message.t == _BITS:
         return np.unpackbits(octets, count=n_items, bitorder="little").astype(np.bool_).reshape(message.s)
-    if message.planes:
-        octets = np.ascontiguousarray(octets.reshape(itemsize, -1).T).ravel()
     return octets.view(message.t).astype(np.dtype(message.t).newbyteorder("="), copy=True).reshape(message.s)
 
 
-def rows_fields(x: RowInput, *, slow: bool = False) -> dict[str, Any]:
+def rows_fields(x: RowInput) -> dict[str, Any]:
     """Row vectors of a VMM: bits as bits, levels as floats.
 
     Packed spikes go as bits of exactly their rows; a vector of 456 rows is 57 bytes.
     """
     if isinstance(x, PackedSpikes):
         octets = np.ascontiguousarray(x.words.astype("<u8", copy=False)).view(np.uint8)
-        used = octets.reshape(len(x), -1)[:, : -(-x.n_rows // 8)]
+        used = octets.reshape(len(x), 8 * n_words(x.n_rows))[:, : -(-x.n_rows // 8)]
         return {"t": _BITS, "s": [len(x), x.n_rows, 0], "b": used.tobytes()}
     array = np.asarray(x)
     if array.dtype.kind in "ui":
@@ -314,15 +338,17 @@ def rows_fields(x: RowInput, *, slow: bool = False) -> dict[str, Any]:
                 f"row input runs from {array.min()} to {array.max()}", fix="give bits, or levels as floats"
             )
         array = array.astype(np.bool_)
-    return array_fields(array, slow=slow)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    return array_fields(array)
 
 
 def rows_of(message: ArrayMessage) -> PackedSpikes | NDArray[Any]:
     """Undo `rows_fields`; packed spikes come back as such."""
     if message.t == _BITS and len(message.s) == 3:
-        n, n_rows, _ = message.s
+        n, n_rows, zero = message.s
         stride = -(-n_rows // 8)
-        if n < 0 or n_rows < 0 or len(message.b) != n * stride:
+        if zero != 0 or not (0 <= n <= _SIDE_MAX and 0 <= n_rows <= _SIDE_MAX) or len(message.b) != n * stride:
             raise ProtocolError(
                 f"{n} spike vectors of {n_rows} rows came with {len(message.b)} bytes",
                 fix=_SAME,
@@ -345,8 +371,13 @@ def tile_fields(tile: Tile) -> dict[str, Any]:
 
 def tile_of(message: TileMessage) -> Tile:
     """Undo `tile_fields`."""
-    rows, plus = (array_of(item).astype(np.intp) for item in (message.rows, message.plus))
-    return Tile(rows, plus, None if message.minus is None else array_of(message.minus).astype(np.intp))
+
+    def lines(item: ArrayMessage) -> NDArray[np.intp]:
+        if item.t != "<u4":
+            raise ProtocolError(f"lines of a tile came as {item.t}", fix=_SAME)
+        return array_of(item).astype(np.intp)
+
+    return Tile(lines(message.rows), lines(message.plus), None if message.minus is None else lines(message.minus))
 
 
 def info_fields(info: BackendInfo) -> dict[str, Any]:
@@ -385,7 +416,7 @@ def pulse_fields(pulse: Pulse) -> dict[str, Any]:
 
 def pulse_of(found: PulseMessage | Mapping[str, Any]) -> Pulse:
     """Undo `pulse_fields`."""
-    return Pulse(**(found.model_dump() if isinstance(found, PulseMessage) else found))
+    return Pulse(**found.model_dump()) if isinstance(found, PulseMessage) else _made("a pulse", lambda: Pulse(**found))
 
 
 def report_fields(report: PulseReport) -> dict[str, Any]:
@@ -399,7 +430,10 @@ def report_fields(report: PulseReport) -> dict[str, Any]:
 
 def report_of(found: Mapping[str, Any]) -> PulseReport:
     """Undo `report_fields`."""
-    return PulseReport(found["n_cells"], pulse_of(found["requested"]), pulse_of(found["achieved"]))
+    return _made(
+        "a pulse report",
+        lambda: PulseReport(found["n_cells"], pulse_of(found["requested"]), pulse_of(found["achieved"])),
+    )
 
 
 def checks_fields(checks: list[Check]) -> list[dict[str, Any]]:
@@ -409,7 +443,7 @@ def checks_fields(checks: list[Check]) -> list[dict[str, Any]]:
 
 def checks_of(found: list[Mapping[str, Any]]) -> list[Check]:
     """Undo `checks_fields`."""
-    return [Check(**check) for check in found]
+    return _made("a self-test", lambda: [Check(**check) for check in found])
 
 
 def error_fields(error: BaseException) -> dict[str, str]:
@@ -426,4 +460,19 @@ def error_fields(error: BaseException) -> dict[str, str]:
 
 def error_of(found: Mapping[str, Any]) -> HilError:
     """Undo `error_fields`."""
-    return _ERRORS.get(str(found.get("kind")), DeviceError)(str(found.get("what")), fix=str(found.get("fix")))
+    return _made(
+        "an error",
+        lambda: _ERRORS.get(str(found.get("kind")), DeviceError)(str(found.get("what")), fix=str(found.get("fix"))),
+    )
+
+
+def _made(what: str, make: Callable[[], MadeT]) -> MadeT:
+    """A value out of a part of a reply, which may be anything.
+
+    Raises:
+        ProtocolError: it makes no sense.
+    """
+    try:
+        return make()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"the daemon sent {what} that this host cannot read ({error!r})"[:300], fix=_SAME) from None

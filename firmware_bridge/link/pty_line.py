@@ -166,7 +166,7 @@ class PtyLine:
         # One row for each byte: the faults are the same however the bytes are bunched.
         lose, flip, bit = way.random.random((content.size, 3)).T
         flipped = content ^ np.left_shift(1, (8 * bit).astype(np.uint8))
-        return np.where(flip < self.flip, flipped, content)[lose >= self.lose].astype(np.uint8).tobytes()
+        return np.where(flip < self.flip, flipped, content)[lose >= self.lose].tobytes()
 
 
 def _read(descriptor: int, count: int) -> bytes:

@@ -309,6 +309,10 @@ class SerialListener:
         if (port := self._port) is not None:
             port.wake()
 
+    def heard_s(self, peer: Peer) -> float:
+        held = self._acceptor.connection
+        return held.heard_s if held is not None and held.number == int.from_bytes(peer.route, "little") else -math.inf
+
     def close(self) -> None:
         self._reopen_at_s = math.inf
         port, self._port = self._port, None
@@ -350,6 +354,8 @@ def _open(path: str, baud: int) -> Any:
     """A configured pyserial port that no other program may open."""
     if os.name != "posix":
         raise ConfigError("serial links need Linux or macOS", fix="use a tcp:// link")
+    import termios
+
     try:
         import serial
     except ImportError as error:
@@ -359,15 +365,13 @@ def _open(path: str, baud: int) -> Any:
     try:
         port = serial.Serial(path, baud, timeout=0, rtscts=False, dsrdtr=False, xonxoff=False, exclusive=True)
     except ValueError as error:
-        raise ConfigError(f"serial port {path} cannot run at {baud} baud", fix="choose another baud") from error
-    except serial.SerialException as error:
-        # pyserial keeps the number of some errors in the one behind its own.
-        numbers = (error.errno, *getattr(error.__context__, "args", ()))
-        kind, what, fix = next(
-            (_OPEN_ERRORS[number] for number in numbers if number in _OPEN_ERRORS),
-            (TransportError, f"cannot be opened: {error}", "check the adapter"),
-        )
-        raise kind(f"serial port {path} {what}", fix=fix) from error
+        raise ConfigError(f"{path} cannot run at {baud} baud", fix="choose another baud") from error
+    except (OSError, termios.error) as error:
+        # The system's number of the error is in pyserial's own, or in the one behind it.
+        known = [code for each in (error, error.__context__) if each for code in each.args if code in _OPEN_ERRORS]
+        unknown = (TransportError, f"cannot be opened: {error}", "check the adapter")
+        kind, what, fix = _OPEN_ERRORS[known[0]] if known else unknown
+        raise kind(f"{path} {what}", fix=fix) from error
     with contextlib.suppress(ValueError, NotImplementedError):
         port.set_low_latency_mode(True)
     return port

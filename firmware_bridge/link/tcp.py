@@ -394,6 +394,10 @@ class TcpListener:
             if len(self._queued) == 1:
                 self._bell.send(b"")
 
+    def heard_s(self, peer: Peer) -> float:
+        """Not known: ZeroMQ shows whole messages only."""
+        return -math.inf
+
     def close(self) -> None:
         if self._context.closed:
             return

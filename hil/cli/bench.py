@@ -1,4 +1,4 @@
-"""`hil bench`: speed of encoder, board schedule and emulator."""
+"""`hil bench`: speed of encoder, board schedule, emulator and links."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ ProfileOption = Annotated[
     str, typer.Option("--profile", help="Board profile: a shipped name, or a TOML file.", metavar="NAME")
 ]
 
-app = typer.Typer(help="Speed of encoder, board schedule and emulator.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Speed of encoder, board schedule, emulator and links.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
 def bench_commands() -> None:
-    """Speed of encoder, board schedule and emulator."""
+    """Speed of encoder, board schedule, emulator and links."""
 
 
 @app.command("lsm", epilog="\b\nExample:\n  hil bench lsm --json")

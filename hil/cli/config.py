@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from hil.cli.errors import reports_errors
-from hil.cli.extras import require_sim
 from hil.cli.options import ConfigOption, JsonOption, SetOption
 from hil.cli.terminal import print_json, print_table
 
@@ -21,7 +20,6 @@ def config_commands() -> None:
 @reports_errors
 def show(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
     """Print every setting with its value, unit, meaning and source."""
-    require_sim()
     from hil.cli.settings import load_settings
     from hil.config import rows
 

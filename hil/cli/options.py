@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def _seed(text: str) -> int:
+def parse_seed(text: str) -> int:
     try:
         seed = int(text)
     except ValueError:
@@ -20,7 +20,11 @@ def _seed(text: str) -> int:
 
 BackendOption = Annotated[
     str,
-    typer.Option("--backend", help="What answers: sim, emulator, board, or a daemon: tcp://HOST:PORT.", metavar="NAME"),
+    typer.Option(
+        "--backend",
+        help="What answers: sim, emulator, board, null, or the URL of a daemon.",
+        metavar="NAME",
+    ),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
 SetOption = Annotated[
@@ -28,7 +32,9 @@ SetOption = Annotated[
 ]
 SeedOption = Annotated[
     int,
-    typer.Option("--seed", help="Draws the simulated chip, its noise and the training.", parser=_seed, metavar="N"),
+    typer.Option(
+        "--seed", help="Draws the simulated chip, its noise and the training.", parser=parse_seed, metavar="N"
+    ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for run files and figures.", metavar="DIR")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

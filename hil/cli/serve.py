@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hil.cli.errors import reports_errors
-from hil.cli.options import ConfigOption, SeedOption, SetOption
+from hil.cli.options import ConfigOption, SetOption, parse_seed
 from hil.errors import ConfigError
 
 DEFAULT_URL = "tcp://127.0.0.1:7341"
@@ -18,7 +18,8 @@ DEFAULT_URL = "tcp://127.0.0.1:7341"
 @reports_errors
 def serve(
     backend: Annotated[
-        str, typer.Option("--backend", help="What to serve: board, emulator or sim.", metavar="NAME")
+        str,
+        typer.Option("--backend", help="What to serve: board, emulator, sim or null.", metavar="NAME"),
     ] = "board",
     listen: Annotated[
         list[str] | None,
@@ -30,13 +31,16 @@ def serve(
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Draws a simulated chip and its noise.", parser=parse_seed, metavar="N")
+    ] = 0,
     lease_s: Annotated[
         float, typer.Option("--lease", help="Seconds of silence after which a writer loses the array.", metavar="S")
     ] = 5.0,
     keys: Annotated[Path | None, typer.Option("--keys", help="Folder of keys; see `hil keys`.", metavar="DIR")] = None,
     state: Annotated[
-        Path | None, typer.Option("--state", help="Folder of the journal of pulses.", metavar="DIR")
+        Path | None,
+        typer.Option("--state", help="Folder of the journal of pulses.", metavar="DIR"),
     ] = None,
 ) -> None:
     """Serve a backend to one writer and many readers, until Ctrl-C or SIGTERM.
@@ -69,9 +73,12 @@ def serve(
     except BaseException:
         journal.close()
         raise
-    for link in links:
-        typer.echo(f"serving {made.info.name} at {link.url} ({link.access})")
-    daemon.serve(links)
+
+    def ready() -> None:
+        for link in links:
+            typer.echo(f"serving {made.info.name} at {link.url} ({link.access})")
+
+    daemon.serve(links, ready)
 
 
 def _tell_who_comes() -> None:

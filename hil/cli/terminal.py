@@ -58,4 +58,5 @@ def print_table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # Brackets in a text are brackets.
+    Console(markup=False).print(table)

@@ -19,7 +19,7 @@ _RENEW_S = 30.0
 
 @reports_errors
 def watch(
-    url: Annotated[str, typer.Argument(help="The daemon: tcp://HOST:PORT.", metavar="URL")],
+    url: Annotated[str, typer.Argument(help="The daemon, such as tcp://HOST:PORT.", metavar="URL")],
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="How long; until Ctrl-C if left out.", metavar="S")
     ] = None,
@@ -38,11 +38,14 @@ def watch(
     show = print_json if as_json else _print
     try:
         start = time.monotonic()
-        renew_s = start
+        renew_s, shown = start, False
         while seconds is None or time.monotonic() < start + seconds:
             if time.monotonic() >= renew_s:
                 renew_s = time.monotonic() + _RENEW_S
-                show(remote.watch(2 * _RENEW_S))
+                state = remote.watch(2 * _RENEW_S)
+                if not shown:
+                    show(state)
+                shown = True
             if (event := remote.next_event(1.0)) is not None:
                 show(event)
     finally:
@@ -55,6 +58,8 @@ def _print(state: Mapping[str, Any]) -> None:
     counts = [f"{k.removesuffix('_count')} {v:,.0f}" for k, v in state["telemetry"].items() if _told(k, v)]
     who = f"{state['writer']} has it" if state["writer"] else "nobody has it"
     typer.echo(f"{at}  {who}; {doing}; {state['served']} requests served" + "".join(f"; {text}" for text in counts))
+    if state["alarm"]:
+        typer.echo(f"{at}  ALARM: {state['alarm']}")
 
 
 def _told(name: str, value: float) -> bool:

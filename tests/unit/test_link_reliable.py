@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firmware_bridge.link import reliable
 from firmware_bridge.link.channel import MESSAGE_MAX_BYTES
 from firmware_bridge.link.frames import PAYLOAD_MAX_BYTES, Decoder, Flag, Frame, Kind, encode
 from firmware_bridge.link.reliable import ATTEMPTS_MIN, SILENCE_S, WINDOW, Acceptor, Connection
@@ -185,20 +186,27 @@ class TestMessages:
         line.run(limit_s=60)
         assert line.at_board == [bytes(200 * PAYLOAD_MAX_BYTES)]
 
-    def test_the_longest_message_passes_and_a_longer_one_is_refused(self) -> None:
-        line = Line(baud=12_000_000)
-        with pytest.raises(LimitError, match=str(MESSAGE_MAX_BYTES)):
-            line.host.send(bytes(MESSAGE_MAX_BYTES + 1))
-        with pytest.raises(LimitError, match=str(MESSAGE_MAX_BYTES)):
-            line.board.send(NUMBER, bytes(MESSAGE_MAX_BYTES + 1))
-        line.host.send(bytes(MESSAGE_MAX_BYTES))
-        line.run(lambda: bool(line.at_board))
-        assert len(line.at_board[0]) == MESSAGE_MAX_BYTES
+    @pytest.fixture
+    def limit(self, monkeypatch: pytest.MonkeyPatch) -> int:
+        """A limit on messages that takes less time to reach."""
+        monkeypatch.setattr(reliable, "MESSAGE_MAX_BYTES", 50_000)
+        return 50_000
 
-    def test_a_message_that_does_not_end_is_refused_and_the_connection_with_it(self) -> None:
-        board = acceptor(baud=None)
+    def test_the_longest_message_passes_and_a_longer_one_is_refused(self, limit: int) -> None:
+        line = Line()
+        with pytest.raises(LimitError, match="50001 bytes is above the limit of 50000"):
+            line.host.send(bytes(limit + 1))
+        with pytest.raises(LimitError, match="50001 bytes is above the limit of 50000"):
+            line.board.send(NUMBER, bytes(limit + 1))
+        line.host.send(bytes(limit))
+        line.run()
+        assert line.at_board == [bytes(limit)]
+
+    def test_a_message_that_does_not_end_is_refused_and_the_connection_with_it(self, limit: int) -> None:
+        board = acceptor()
         board.feed(Frame(Kind.SYN, 0, NUMBER), 0.0)
-        for index in range(MESSAGE_MAX_BYTES // PAYLOAD_MAX_BYTES + 1):
+        for index in range(limit // PAYLOAD_MAX_BYTES + 1):
+            assert board.connection is not None
             piece = Frame(Kind.DATA, 0, NUMBER, (NUMBER + index) & 0xFFFF, payload=bytes(PAYLOAD_MAX_BYTES))
             board.feed(piece, 0.0)
         assert board.connection is None

@@ -14,7 +14,7 @@ from kill.progress import Batch, Cell, Progress
 
 from firmware_bridge.remote_backend import RemoteBackend
 from hil import Pulse, open_session
-from hil.errors import DeviceError, HilError, LeaseError, TransportError
+from hil.errors import DeviceError, HilError, LeaseError, TransportError, UncertainError
 from hil.session import Session
 
 #: the link or the lease was lost; a program was stopped
@@ -36,7 +36,7 @@ def form(url: str, path: Path, batches: Sequence[Batch]) -> None:
             for k, batch in enumerate(batches):
                 _form_batch(session, progress, k, *batch)
         progress.note("closed")
-    except (LeaseError, TransportError):
+    except (LeaseError, TransportError, UncertainError):
         sys.exit(LOST)
     except DeviceError as error:
         progress.note("stopped", error=str(error))
