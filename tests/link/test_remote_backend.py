@@ -668,7 +668,13 @@ class TestTheDaemonIsReplaced:
         return tmp_path / "pulses.sqlite"
 
     def replace(
-        self, path: Path, at: str, host_does: Callable[[RemoteBackend], object], *, protocol: int = msg.PROTOCOL
+        self,
+        path: Path,
+        at: str,
+        host_does: Callable[[RemoteBackend], object],
+        *,
+        protocol: int = msg.PROTOCOL,
+        other_journal: Path | None = None,
     ) -> tuple[FakeBackend, FakeBackend]:
         """A daemon that goes away when a pulse is `at` that point, and its successor; both backends."""
         first, second = FakeBackend(), FakeBackend()
@@ -681,7 +687,8 @@ class TestTheDaemonIsReplaced:
             def successor() -> None:
                 wires[0].up = False
                 wires.append(Wire())
-                stack.enter_context(served(second, wires[-1], journal=Journal(path), lease_s=LONG_LEASE_S))
+                journal = Journal(other_journal or path)
+                stack.enter_context(served(second, wires[-1], journal=journal, lease_s=LONG_LEASE_S))
                 if protocol != msg.PROTOCOL:
                     _speak(wires[-1], protocol)
                 wires[0].cut()
@@ -733,6 +740,16 @@ class TestTheDaemonIsReplaced:
         first, second = self.replace(path, "ended", pulse)
         assert (first.pulses == MASK).all()
         assert second.n_calls("pulse") == 0
+
+    def test_with_another_journal_a_pulse_stays_uncertain(self, path: Path, tmp_path: Path) -> None:
+        """That it was never begun is what an empty journal says of every pulse."""
+
+        def pulse(host: RemoteBackend) -> None:
+            with pytest.raises(UncertainError, match=r"another journal.*--state"):
+                host.pulse(MASK, SET)
+
+        first, _ = self.replace(path, "ended", pulse, other_journal=tmp_path / "other.sqlite")
+        assert (first.pulses == MASK).all()
 
     @pytest.mark.parametrize("do", ["pulse", "vmm"])
     def test_never_begun(self, path: Path, do: str) -> None:
