@@ -8,8 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from hil.errors import LimitError
+
 #: longest message; a peer that sends a longer one is refused
 MESSAGE_MAX_BYTES = 16 * 2**20
+
+
+def check_length(n_bytes: int) -> None:
+    """Raise `LimitError` for a message that no link carries."""
+    if n_bytes > MESSAGE_MAX_BYTES:
+        raise LimitError(
+            f"a message of {n_bytes:,} bytes is above the {MESSAGE_MAX_BYTES:,} that a link carries",
+            fix="send smaller batches",
+        )
 
 
 class Channel(Protocol):

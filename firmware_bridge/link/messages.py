@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from firmware_bridge.link.channel import MESSAGE_MAX_BYTES
+from firmware_bridge.link.channel import MESSAGE_MAX_BYTES, check_length
 from hil import errors
 from hil.backend import BackendInfo, Capabilities, Check, Limits, Pulse, PulseReport, RowInput
 from hil.errors import DeviceError, HilError, LimitError, ProtocolError
@@ -207,17 +207,8 @@ def pack(message: Mapping[str, Any], *, slow: bool) -> bytes:
     if slow and len(plain) >= _DEFLATE_MIN_BYTES:
         smaller = zlib.compress(plain, 1)
         packed = min(packed, _DEFLATED + smaller, key=len)
-    if len(plain) >= MESSAGE_MAX_BYTES:
-        raise too_long(len(plain))
+    check_length(len(plain) + 1)
     return packed
-
-
-def too_long(n_bytes: int) -> LimitError:
-    """The error for a message that no link carries."""
-    return LimitError(
-        f"a message of {n_bytes:,} bytes is above the {MESSAGE_MAX_BYTES:,} that a link carries",
-        fix="send smaller batches",
-    )
 
 
 def unpack(data: bytes) -> dict[str, Any]:
@@ -227,15 +218,14 @@ def unpack(data: bytes) -> dict[str, Any]:
         LimitError: too long.
         ProtocolError: not a message.
     """
-    if len(data) > MESSAGE_MAX_BYTES:
-        raise too_long(len(data))
+    check_length(len(data))
     try:
         body = data[1:]
         if data[:1] == _DEFLATED:
             inflate = zlib.decompressobj()
             body = inflate.decompress(body, MESSAGE_MAX_BYTES)
             if inflate.unconsumed_tail:
-                raise too_long(len(body) + 1)
+                check_length(len(body) + 1)
         elif data[:1] != _PLAIN:
             raise ValueError("unknown packing")
         count = _counter()

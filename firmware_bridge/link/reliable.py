@@ -18,7 +18,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from firmware_bridge.link.channel import MESSAGE_MAX_BYTES
+from firmware_bridge.link.channel import MESSAGE_MAX_BYTES, check_length
 from firmware_bridge.link.frames import NUMBER_MASK, PAYLOAD_MAX_BYTES, WIRE_MAX_BYTES, Flag, Frame, Kind, encode
 from hil.errors import LimitError, TransportError
 
@@ -152,7 +152,7 @@ class Connection:
         """
         if self.failure:
             raise self.failure
-        check_length(message)
+        check_length(len(message))
         if self._queued_bytes + len(message) > _QUEUE_MAX_BYTES:
             raise LimitError(
                 f"{self._queued_bytes} bytes already wait for {self._name}, the limit is {_QUEUE_MAX_BYTES}",
@@ -361,7 +361,7 @@ class Acceptor:
         Raises:
             LimitError: the message is too long, or too much waits already; nothing was queued.
         """
-        check_length(message)
+        check_length(len(message))
         if self.connection is not None and self.connection.number == number:
             self.connection.send(message)
 
@@ -413,14 +413,6 @@ class Acceptor:
         self.connection = None
         if tell:
             self._reset = held.reset_frame()
-
-
-def check_length(message: bytes) -> None:
-    """Raise `LimitError` for a message that no link takes."""
-    if len(message) > MESSAGE_MAX_BYTES:
-        raise LimitError(
-            f"a message of {len(message)} bytes is above the limit of {MESSAGE_MAX_BYTES}", fix="send it in parts"
-        )
 
 
 def _reset_frame(number: int, mark: int) -> bytes:

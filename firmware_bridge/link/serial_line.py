@@ -20,9 +20,9 @@ import time
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from firmware_bridge.link.channel import Peer
+from firmware_bridge.link.channel import Peer, check_length
 from firmware_bridge.link.frames import Decoder, Frame
-from firmware_bridge.link.reliable import SILENCE_S, Acceptor, Connection, Counts, check_length
+from firmware_bridge.link.reliable import SILENCE_S, Acceptor, Connection, Counts
 from hil.errors import ConfigError, HilError, LimitError, TransportError
 
 log = logging.getLogger(__name__)
@@ -304,7 +304,7 @@ class SerialListener:
                 time.sleep(max(0.0, min(until_s, self._reopen_at_s) - time.monotonic()))
 
     def send(self, peer: Peer, message: bytes) -> None:
-        check_length(message)
+        check_length(len(message))
         self._outgoing.put((int.from_bytes(peer.route, "little"), message))
         if (port := self._port) is not None:
             port.wake()

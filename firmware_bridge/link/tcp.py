@@ -23,9 +23,9 @@ from urllib.parse import unquote
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from firmware_bridge.link.channel import MESSAGE_MAX_BYTES, Peer
+from firmware_bridge.link.channel import MESSAGE_MAX_BYTES, Peer, check_length
 from firmware_bridge.link.keys import KEY_VARIABLE, Credential, KeyFolder, fingerprint
-from hil.errors import AccessError, ConfigError, HilError, LimitError, TransportError
+from hil.errors import AccessError, ConfigError, HilError, TransportError
 
 log = logging.getLogger(__name__)
 
@@ -147,11 +147,7 @@ class TcpChannel:
         self._socket.connect(_tcp_url(*self._address))
 
     def send(self, message: bytes) -> None:
-        if len(message) > MESSAGE_MAX_BYTES:
-            raise LimitError(
-                f"a message of {len(message):,} bytes is above the {MESSAGE_MAX_BYTES:,} that a link carries",
-                fix="send smaller batches",
-            )
+        check_length(len(message))
         give_up_s = time.monotonic() + _SEND_WAIT_S
         while True:
             self._heed_events()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware_bridge.link import reliable
+from firmware_bridge.link import channel, reliable
 from firmware_bridge.link.channel import MESSAGE_MAX_BYTES
 from firmware_bridge.link.frames import PAYLOAD_MAX_BYTES, Decoder, Flag, Frame, Kind, encode
 from firmware_bridge.link.reliable import ATTEMPTS_MIN, SILENCE_S, WINDOW, Acceptor, Connection
@@ -189,14 +189,15 @@ class TestMessages:
     @pytest.fixture
     def limit(self, monkeypatch: pytest.MonkeyPatch) -> int:
         """A limit on messages that takes less time to reach."""
-        monkeypatch.setattr(reliable, "MESSAGE_MAX_BYTES", 50_000)
+        for module in (channel, reliable):
+            monkeypatch.setattr(module, "MESSAGE_MAX_BYTES", 50_000)
         return 50_000
 
     def test_the_longest_message_passes_and_a_longer_one_is_refused(self, limit: int) -> None:
         line = Line()
-        with pytest.raises(LimitError, match="50001 bytes is above the limit of 50000"):
+        with pytest.raises(LimitError, match="50,001 bytes is above the 50,000"):
             line.host.send(bytes(limit + 1))
-        with pytest.raises(LimitError, match="50001 bytes is above the limit of 50000"):
+        with pytest.raises(LimitError, match="50,001 bytes is above the 50,000"):
             line.board.send(NUMBER, bytes(limit + 1))
         line.host.send(bytes(limit))
         line.run()

@@ -149,9 +149,9 @@ class TestLink:
         self, daemon: EchoDaemon, connect: Callable[[], SerialChannel]
     ) -> None:
         channel = connect()
-        with pytest.raises(LimitError, match="above the limit"):
+        with pytest.raises(LimitError, match="above the"):
             channel.send(bytes(MESSAGE_MAX_BYTES + 1))
-        with pytest.raises(LimitError, match="above the limit"):
+        with pytest.raises(LimitError, match="above the"):
             daemon.listener.send(Peer(bytes(4), "nobody"), bytes(MESSAGE_MAX_BYTES + 1))
         assert echo(channel, b"still there") == b"still there"
 
