@@ -31,7 +31,7 @@ app.add_typer(keys.app, name="keys")
 app.command("serve", epilog="\b\nExamples:\n  hil serve --backend emulator\n  hil serve --listen tcp://0.0.0.0:7341")(
     serve.serve
 )
-app.command("watch", epilog="\b\nExample:\n  hil watch tcp://127.0.0.1:7341 --seconds 10")(watch.watch)
+app.command("watch", epilog="\b\nExample:\n  hil watch tcp://127.0.0.1:7341 --seconds 3")(watch.watch)
 app.command("doctor", epilog="\b\nExamples:\n  hil doctor --json\n  hil doctor --backend tcp://127.0.0.1:7341")(
     doctor.doctor
 )

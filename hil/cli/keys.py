@@ -29,7 +29,7 @@ def keys_commands() -> None:
     """Keys: which hosts may use the daemon here. Run these on the daemon's machine, as its account."""
 
 
-@app.command("new", epilog="\b\nExamples:\n  hil keys new alice\n  hil keys new lab-pc --out /media/usb/lab-pc.hilkey")
+@app.command("new", epilog="\b\nExamples:\n  hil keys new alice\n  hil keys new lab-pc --out for-lab-pc.hilkey")
 @reports_errors
 def new(
     name: NameArgument,

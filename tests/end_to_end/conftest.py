@@ -58,6 +58,9 @@ def small() -> list[str]:
 def hil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ran]]:
     """Runs `hil ARGUMENTS` in an empty folder; an exception that no one expects fails the test."""
     monkeypatch.chdir(tmp_path)
+    # Nobody's own keys and journals.
+    monkeypatch.setenv("CROSSBAR_HIL_KEYS", str(tmp_path / "keys"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     def run(*arguments: object) -> Ran:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="hil")

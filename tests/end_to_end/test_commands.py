@@ -13,9 +13,11 @@ from typing import Any
 import numba
 import pytest
 import typer.main
+from daemons import shared_daemon
 
 import experiments.lsm.speed
 from hil.cli.app import app
+from hil.cli.serve import DEFAULT_URL
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numba", "scipy", "matplotlib", "sklearn")
@@ -38,6 +40,8 @@ def is_command(path: tuple[str, ...]) -> bool:
 
 PATHS = list(paths(typer.main.get_command(app)))
 COMMANDS = [path for path in PATHS if is_command(path)]
+#: run until they are stopped; test_systemd_unit.py and test_link_docs.py run them
+ENDLESS = [("serve",)]
 
 
 def examples(help_text: str) -> list[str]:
@@ -57,7 +61,13 @@ def test_the_commands_are_known() -> None:
         ("bench", "lsm"),
         ("bench", "schedule"),
         ("bench", "emulator"),
+        ("bench", "link"),
         ("config", "show"),
+        ("keys", "new"),
+        ("keys", "list"),
+        ("keys", "revoke"),
+        ("serve",),
+        ("watch",),
         ("doctor",),
     }
 
@@ -72,12 +82,19 @@ def test_help(hil: Any, path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.usefixtures("_quick_bench")
-@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path not in ENDLESS], ids=" ".join)
 def test_examples_of_the_help_work(
     hil: Any, small: list[str], nmnist_archive: Path, tmp_path: Path, path: tuple[str, ...]
 ) -> None:
     shutil.copy(nmnist_archive, tmp_path / "nmnist.tar.gz")
     for example in examples(hil(*path, "--help").stdout):
+        if DEFAULT_URL in example:
+            example = example.replace(DEFAULT_URL, shared_daemon("tcp"))
+        shutil.rmtree(tmp_path / "keys", ignore_errors=True)
+        for credential in tmp_path.glob("*.hilkey"):
+            credential.unlink()
+        if path == ("keys", "revoke"):
+            assert hil("keys", "new", "alice").code == 0
         _, *arguments = shlex.split(example)
         ran = hil(*arguments, *(small if path == ("lsm", "nmnist") else []))
         assert ran.code == 0, f"{example}: {ran.stderr}"
