@@ -18,7 +18,7 @@ from firmware_bridge.instructions import SUM_CONVERSIONS_MAX, TICK_S, Engine, So
 from firmware_bridge.phases import OFF, Phases, plan
 from firmware_bridge.profile import BoardProfile
 from firmware_bridge.programs import ROW_LATCH, WORD_LINE_LATCH, Blocks, Words
-from firmware_bridge.sequencer import ProgramFault, Sequencer, ticks_of
+from firmware_bridge.sequencer import NotRun, ProgramFault, Sequencer, ticks_of
 from hil.backend import (
     BackendInfo,
     Capabilities,
@@ -118,6 +118,7 @@ class BoardBackend(CrossbarBackend):
         self._sequencer.aborted.clear()
         self._sequencer.connect()
         self._count = {"vmm": 0, "cell_reads": 0, "pulses": 0, "clipped_sums": 0}
+        self._told_of_clips = False
         self._is_open = True
         self._bring_up(check_rows=True)
         self._sequencer.clear_counters()
@@ -357,6 +358,12 @@ class BoardBackend(CrossbarBackend):
                     f"{cells[sure] if sure < len(cells) else 0} may have had it in part, the others had none",
                     error.marks,
                 ) from error
+            except NotRun as error:
+                done = sum(cells[: here.start])
+                kind = UncertainError if done else TransportError
+                raise kind(
+                    f"{error.what}; {done} of {sum(cells)} cells had their pulse, the others had none", fix=error.fix
+                ) from error
             except (TransportError, DeviceError) as error:
                 kind = UncertainError if isinstance(error, TransportError) else DeviceError
                 raise kind(
@@ -474,7 +481,13 @@ class BoardBackend(CrossbarBackend):
         if n := int(clipped.sum()):
             self._count["clipped_sums"] += n
             lanes = np.unique(lane[clipped]).tolist()
-            log.warning("%d of %d sums hold clipped conversions, on ADC lanes %s", n, clipped.size, lanes)
+            log.log(
+                logging.DEBUG if self._told_of_clips else logging.WARNING,
+                "%d of %d sums hold conversions at the end of the range of amplifier or ADC, on lanes %s, and are too "
+                "small. Drive fewer rows at a time or less voltage; telemetry counts them as clipped_sums",
+                n, clipped.size, lanes,
+            )  # fmt: skip
+            self._told_of_clips = True
         return sums
 
     # State

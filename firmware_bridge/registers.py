@@ -289,6 +289,21 @@ GATE_MAX = Register(
         ),
     ),
 )
+CLIP_LOW = Register(
+    name="CLIP_LOW",
+    offset=0x068,
+    title="Lowest good code",
+    fields=(
+        RegisterField(
+            name="code",
+            low=0,
+            width=14,
+            text="Codes at or below it count as clipped: amplifiers may stop before the ADC. Two's complement.",
+            reset=0x2000,
+            access="rw",
+        ),
+    ),
+)
 TIME_LOW = Register(
     name="TIME_LOW",
     offset=0x070,
@@ -341,7 +356,7 @@ TIME_EXPOSED = Register(
 CLIPS = Register(
     name="CLIPS",
     offset=0x100,
-    title="Conversions at either end of the range, per lane",
+    title="Conversions at CLIP_LOW and below, or at the highest code, per lane",
     fields=(RegisterField(name="count", low=0, width=32, text="Since CLEAR, saturating."),),
     count=16,
 )
@@ -383,6 +398,7 @@ REGISTERS: tuple[Register, ...] = (
     ADC_HALF,
     SELECT_SETTLE,
     GATE_MAX,
+    CLIP_LOW,
     TIME_LOW,
     TIME_HIGH,
     TIME_CONVERT,

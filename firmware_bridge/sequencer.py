@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: longest time that the host waits for a program beyond what the watchdog allows
 _PATIENCE_S = 60.0
+#: an output this near to its lowest is no measurement any more
+_SWING_MARGIN_V = 5e-3
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class ProgramFault(DeviceError):
         super().__init__(what, fix="see docs/how-to/find-a-board-fault.md; the array is at zero bias")
         self.fault = fault
         self.marks = marks
+
+
+class NotRun(TransportError):
+    """A program did not arrive as it was sent, so that the fabric refused it: none of it was run."""
 
 
 class Sequencer:
@@ -224,6 +230,7 @@ class Sequencer:
             reg.ADC_HALF: half(profile.adc.clock_hz),
             reg.SELECT_SETTLE: ticks_of(profile.adc.select_settle_s),
             reg.GATE_MAX: int(longest_s / TICK_S + 1e-6),
+            reg.CLIP_LOW: _lowest_good_code(profile) & 0x3FFF,
         }
 
     def _raise_fault(self) -> None:
@@ -234,11 +241,17 @@ class Sequencer:
         self._bus.write(reg.CONTROL.offset, reg.CONTROL.pack(clear=1))
         what = f"the fabric stopped the program at word {found['pc']}: {fault.name}, {FAULT_TEXT[fault]}"
         if fault is Fault.PROGRAM_CRC:
-            raise TransportError(
+            raise NotRun(
                 f"{what} The link to the board changes bits, and nothing was run",
                 fix="check cable and clock of the link",
             )
         raise ProgramFault(fault, what.rstrip("."), results.tolist())
+
+
+def _lowest_good_code(profile: BoardProfile) -> int:
+    """Where the amplifiers stop, with a margin for their spread; the law from codes to currents ends there."""
+    converter = profile.adc.converter
+    return int(converter.code(max(profile.tia.amplifier.swing_low_v + _SWING_MARGIN_V, converter.range_v[0])))
 
 
 class SequencerSpi:

@@ -608,7 +608,8 @@ class EmulatedFabric:
         codes = (frames >> 4 & 0x3FFF).astype(np.int64)
         codes -= (codes & 0x2000) << 1
         broken = (frames & 0b1000000000000001100) != 0
-        clipped = (codes == -0x2000) | (codes == 0x1FFF)
+        low = self._settings[reg.CLIP_LOW.offset]
+        clipped = (codes <= low - ((low & 0x2000) << 1)) | (codes == 0x1FFF)
         if repeat == 1:
             here = slice(int(position[0]), int(position[-1]) + 1)
             self._sums[here] += codes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from boards import INDEPENDENT, common, emulate
 
 from firmware_bridge.emulator.board import Faults
-from hil import Pulse, differential_tile, open_session
+from hil import Pulse, differential_tile, open_session, single_ended_tile
 from hil.errors import DeviceError, HilError, TransportError
 
 TILE = differential_tile(20, 6)
@@ -159,7 +160,7 @@ def test_clipping_in_a_session_is_counted_and_logged(caplog: pytest.LogCaptureFi
     assert values["clipped_sums_count"] > 0
     assert values["clips_lane_1_count"] > 0
     assert values["clips_lane_0_count"] == 0
-    assert "on ADC lanes [1]" in caplog.text
+    assert "on lanes [1]" in caplog.text
 
 
 def test_a_repaired_board_comes_back() -> None:
@@ -200,3 +201,22 @@ class TestLink:
         with pytest.raises(HilError, match=re.compile(f"{register}|speaks version|built for", re.IGNORECASE)):
             backend.open()
         assert board.peak_bias_v == 0.0
+
+
+@pytest.mark.parametrize(("v_read_v", "clips"), [(0.2, False), (0.5, True)])
+def test_an_amplifier_at_its_end_is_flagged_although_the_converter_is_not(
+    v_read_v: float, clips: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sums that hold such conversions are too small; the user hears of it once, and the telemetry counts."""
+    tree = deepcopy(INDEPENDENT)
+    tree["tia"]["r_feedback_ohm"] = 100e3
+    _, _, backend = emulate(tree)
+    tile = single_ended_tile(24, 16)
+    with open_session(backend) as session:
+        for _ in range(2):
+            found_a = session.vmm(np.ones((1, 24), np.bool_), tile, v_read_v)
+        n = session.telemetry().values["clipped_sums_count"]
+    end_a = 8.1 * backend.profile.tia.amplifier.current_max_a
+    assert (found_a < end_a).all()
+    assert (n > 0) == clips
+    assert caplog.text.count("are too small") == clips
