@@ -6,6 +6,7 @@ number, and sends it again only if the daemon never saw it. A pulse is never rep
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import itertools
 import logging
@@ -34,6 +35,7 @@ from hil.errors import (
     ProtocolError,
     TransportError,
     UncertainError,
+    UnconfirmedError,
 )
 from hil.provenance import DISTRIBUTION, installed
 from hil.spikes import PackedSpikes
@@ -78,8 +80,8 @@ class RemoteBackend(CrossbarBackend):
         self._same_journal = True
         #: whether the daemon may have given this host the array
         self._may_hold = False
-        #: whether the caller has been told that the link is down
-        self._given_up = False
+        #: whether the daemon has said that it ends
+        self._stopped = False
         # One request at a time; the heart beats in between, from a thread of its own.
         self._lock = threading.RLock()
         self._heart: threading.Thread | None = None
@@ -149,7 +151,7 @@ class RemoteBackend(CrossbarBackend):
             except LeaseError:
                 log.info("the lease of %s had ended already", self._url)
             except (TransportError, ProtocolError, AccessError) as error:
-                log.warning("%s; the daemon ends the lease by itself", error.what)
+                log.info("not closed at the daemon: %s", error.what)
             finally:
                 self._hang_up()
 
@@ -162,27 +164,22 @@ class RemoteBackend(CrossbarBackend):
     def make_safe(self) -> None:
         """Have the daemon make the array safe; where this host's lease has ended, it has done so already.
 
-        The daemon makes the array safe once it has not heard this host for the time of its lease, and without the
-        daemon the fabric's watchdog does. So a link that was given up before is no new error here.
-
         Raises:
-            TransportError: the link is down, which is news.
+            UnconfirmedError: the link is down. The daemon makes the array safe once it has not heard this host for the
+                time of its lease; without a daemon the fabric's watchdog does.
         """
         with self._lock:
-            known = self._given_up
             try:
                 if self._is_open:
                     self._request("make_safe", recover_s=_LEAVE_S)
             except LeaseError:
                 log.info("the lease of %s has ended, and the daemon has made the array safe", self._url)
-            except TransportError as error:
-                itself = f"the daemon makes the array safe {self._lease_s:g} s after it last heard this host"
-                if not known:
-                    raise TransportError(
-                        f"{error.what}; {itself}",
-                        fix="look at the daemon; if it cannot be reached either, switch the analogue supply off",
-                    ) from error
-                log.warning("%s; %s", error.what, itself)
+            except (TransportError, AccessError, ProtocolError) as error:
+                raise UnconfirmedError(
+                    f"nobody has confirmed that the array is safe ({error.what}); the daemon makes it safe "
+                    f"{self._lease_s:g} s after it last heard this host, without a daemon the fabric's watchdog does",
+                    fix="look at the daemon (hil watch); if it cannot be reached, switch the analogue supply off",
+                ) from None
 
     def self_test(self) -> list[Check]:
         return msg.checks_of(_part(self.status(), "self_test", list))
@@ -299,7 +296,13 @@ class RemoteBackend(CrossbarBackend):
                     reply = self._exchange(message, send=send)
                     break
                 except TransportError as error:
-                    log.warning("%s; asking what became of request %d", error.what, message["id"])
+                    self._hear_last_words()
+                    if self._stopped and do != "pulse":
+                        raise LeaseError(
+                            f"the daemon at {self._url} was stopped, and has made the array safe",
+                            fix="start it again; a run that was cut off can be resumed",
+                        ) from None
+                    log.warning("%s; asking what became of request %d (%s)", error.what, message["id"], do)
                     give_up_s = give_up_s or time.monotonic() + patience_s
                     found = self._recover(message, error, give_up_s)
                     if found["state"] == "running":
@@ -326,7 +329,6 @@ class RemoteBackend(CrossbarBackend):
                 break
             except TransportError as error:
                 if time.monotonic() > give_up_s:
-                    self._given_up = message["do"] != "make_safe"
                     kind = UncertainError if is_pulse else TransportError
                     raise kind(
                         f"{broken.what}, and it did not come back"
@@ -386,6 +388,7 @@ class RemoteBackend(CrossbarBackend):
                     raise TransportError(f"{self._url} brought nonsense: {error.what}", fix=_LOOK) from error
                 if reply.get("id") == message["id"]:
                     return reply
+                self._stopped = self._stopped or reply.get("event") == "stopped"
                 # A link keeps messages in order: what the daemon has answered before a beat should have come before.
                 # Twice, since a reply may be overtaken while it is handed from thread to thread.
                 if reply.get("id") == beat and not reply.get("ok", {}).get("running"):
@@ -422,8 +425,7 @@ class RemoteBackend(CrossbarBackend):
             try:
                 if not stop.is_set():
                     channel = self._linked()
-                    while channel.receive(0.0) is not None:
-                        pass
+                    self._hear_out(channel)
                     quiet_s = time.monotonic() - max(channel.heard_s, self._linked_s)
                     if quiet_s > self._lease_s / 2:
                         raise TransportError(f"{self._url} was silent for {quiet_s:.1f} s", fix=_LOOK)
@@ -479,11 +481,22 @@ class RemoteBackend(CrossbarBackend):
         self._same_journal = self._same_journal and self._journal in (None, journal)
         self._journal = journal
         self._channel = channel
-        self._given_up = False
+        self._stopped = False
         self._linked_s = time.monotonic()
         self._beat_s = 0.0  # to be heard at once
         if answer.get("version") != hello["version"]:
             log.warning("%s runs version %s, this host %s", self._url, answer.get("version"), hello["version"])
+
+    def _hear_out(self, channel: Channel) -> None:
+        """Take what has come unasked; that the daemon ends is all that matters here."""
+        while (found := channel.receive(0.0)) is not None:
+            self._stopped = self._stopped or msg.unpack(found).get("event") == "stopped"
+
+    def _hear_last_words(self) -> None:
+        """What a daemon has said before the link broke may still be unread."""
+        if self._channel is not None:
+            with contextlib.suppress(HilError):
+                self._hear_out(self._channel)
 
     def _hang_up(self) -> None:
         channel, self._channel = self._channel, None

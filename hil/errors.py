@@ -52,6 +52,10 @@ class TransportError(HilError):
     """The link to the board broke."""
 
 
+class UnconfirmedError(HilError):
+    """The link broke before anybody said that the array is safe; safeguards beyond the link act without this host."""
+
+
 class UncertainError(HilError):
     """The link broke while a pulse was under way: cells may have had it. Read them before they are pulsed again."""
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hil.backend import BackendInfo, Check, CrossbarBackend, Limits, Pulse, PulseReport, RowInput, Telemetry, check_out
-from hil.errors import CapabilityError, DeviceError, HilError, LimitError
+from hil.errors import CapabilityError, DeviceError, HilError, LimitError, UnconfirmedError
 from hil.spikes import WORD_BITS, PackedSpikes, n_words
 from hil.tile import Tile
 
@@ -198,6 +198,7 @@ def open_session(backend: CrossbarBackend, limits: Limits | None = None) -> Abst
     Raises:
         LimitError: `limits` are above the board's; nothing was opened.
         DeviceError: the array could not be made safe; says so before anything else.
+        UnconfirmedError: the link to the array broke at the very end; after another error it is a warning only.
     """
     return _Guard(backend, Session(backend, limits))
 
@@ -238,16 +239,21 @@ class _Guard:
         """Zero bias, close, give the signals back; `error` is what ended the block."""
         try:
             try:
-                _make_safe(self._backend, error)
-            except DeviceError:
+                is_safe = _make_safe(self._backend, error)
+            except (DeviceError, UnconfirmedError):
                 _close_quietly(self._backend)
                 raise
             self._backend.close()
         finally:
             self._unwatch()
+        if is_safe and error is not None:
+            note_safe(error)
         # One signal is enough to stop: if `error` is due to one already, that goes on.
         if self._postponed is not None and (error is None or isinstance(error, Exception)):
-            raise _interruption(self._postponed) from error
+            stop = _interruption(self._postponed)
+            if is_safe:
+                note_safe(stop)
+            raise stop from error
 
     def _watch(self) -> None:
         # Signal handlers belong to the main thread; in another one the owner of the main thread must end the session.
@@ -288,14 +294,33 @@ def _close_quietly(backend: CrossbarBackend) -> None:
         log.error("closing the backend failed too: %s", error)
 
 
-def _make_safe(backend: CrossbarBackend, first: BaseException | None) -> None:
-    """Try `make_safe` a few times: the array matters more than `first`, the error that ended the session."""
+def note_safe(error: BaseException) -> None:
+    """Note that the array was made safe on the way out of this error."""
+    error.__dict__["array_is_safe"] = True
+
+
+def is_known_safe(error: BaseException) -> bool:
+    """Whether the array was made safe on the way out of this error."""
+    return bool(getattr(error, "array_is_safe", False))
+
+
+def _make_safe(backend: CrossbarBackend, first: BaseException | None) -> bool:
+    """Try `make_safe` a few times: the array matters more than `first`, the error that ended the session.
+
+    Returns:
+        Whether the array is known to be safe; not so when `first` has told already that its link is down.
+    """
     cause: Exception | None = None
     for attempt in range(1, _SAFE_ATTEMPTS + 1):
         try:
             backend.make_safe()
-            return
-        except Exception as error:  # noqa: PERF203 - a few attempts, each of which may fail
+            return True
+        except UnconfirmedError as error:  # noqa: PERF203 - a few attempts, each of which may fail
+            if first is None:
+                raise
+            log.warning("%s", error.what)
+            return False
+        except Exception as error:
             log.error("attempt %d of %d to make the array safe failed: %s", attempt, _SAFE_ATTEMPTS, error)
             cause = error
     before = f"; before that: {describe(first)}" if first is not None else ""

@@ -71,6 +71,13 @@ def end_shared_daemons() -> None:
 @contextmanager
 def serving(command: Sequence[str], *arguments: str) -> Iterator[str]:
     """`hil serve` as a process of its own, on a free port; gives its URL."""
+    with serving_process(command, *arguments) as (_, url):
+        yield url
+
+
+@contextmanager
+def serving_process(command: Sequence[str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The same; gives the process, too."""
     process = subprocess.Popen(
         [*command, "serve", "--listen", "tcp://127.0.0.1:0", *arguments],
         cwd=ROOT,
@@ -83,7 +90,7 @@ def serving(command: Sequence[str], *arguments: str) -> Iterator[str]:
         line = process.stdout.readline()
         if " at " not in line:
             raise AssertionError(f"no daemon: {line}{process.communicate(timeout=30)[1]}")
-        yield line.split(" at ", 1)[1].split(" ", 1)[0].strip()
+        yield process, line.split(" at ", 1)[1].split(" ", 1)[0].strip()
     finally:
         process.terminate()
         process.communicate(timeout=30)

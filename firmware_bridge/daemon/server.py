@@ -6,6 +6,7 @@ array made safe and the backend closed. Signals end the main thread's work, thro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import platform
@@ -25,9 +26,9 @@ from firmware_bridge.daemon.journal import Journal
 from firmware_bridge.link import messages as msg
 from firmware_bridge.link.channel import Listener, Peer
 from hil.backend import CrossbarBackend, Limits
-from hil.errors import ConfigError, DeviceError, HilError, LeaseError, ProtocolError
+from hil.errors import ConfigError, DeviceError, HilError, LeaseError, ProtocolError, UncertainError
 from hil.provenance import DISTRIBUTION, installed
-from hil.session import Session, describe, open_session, tighten
+from hil.session import Session, describe, note_safe, open_session, tighten
 from hil.tile import Tile
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Daemon:
         self._stopping = False
         self._watchers: dict[tuple[int, bytes], tuple[Listener, Peer, float]] = {}
         self._names: dict[bytes, str] = {}
-        self._told_s = 0.0
+        self._told_s = self._refreshed_s = 0.0
         self._doing: tuple[str, float] | None = None
         self._served = 0
         self._values: dict[str, float] = {}
@@ -159,6 +160,12 @@ class Daemon:
                 # Anything else is left over from a lease that has ended.
                 if isinstance(request, msg.Open):
                     self._serve_writer(request)
+        except BaseException as error:
+            self._say_stopped()
+            with contextlib.suppress(HilError):
+                self._backend.make_safe()
+                note_safe(error)
+            raise
         finally:
             stop.set()
             for thread in threads:
@@ -167,6 +174,12 @@ class Daemon:
             for link in listeners:
                 link.close()
             self._journal.close()
+
+    def _say_stopped(self) -> None:
+        with self._lock:
+            if self._writer is not None:
+                link, peer = self._writer.back
+                link.send(peer, msg.pack({"event": "stopped"}, slow=link.slow))
 
     def _make_safe_at_start(self) -> None:
         """Whoever drove the array before may have been killed."""
@@ -193,6 +206,7 @@ class Daemon:
             with open_session(self._backend, self._limits) as session:
                 self._checks = msg.checks_fields(self._backend.self_test())
                 self._alarm = None
+                self._refresh(session)
                 self._reply(first, {"info": msg.info_fields(session.info)})
                 closing = self._session(session)
         except Exception as error:
@@ -224,6 +238,14 @@ class Daemon:
         self._doing = (request.do, time.monotonic())
         try:
             self._reply(request, self._work[type(request)](session, request))
+        except (KeyboardInterrupt, SystemExit):
+            # The reply goes out while the listeners close.
+            if isinstance(request, msg.ApplyPulse):
+                what = "the daemon was stopped in the middle of a pulse: cells may have had it"
+                self._reply(request, UncertainError(what, fix="read those cells before they are pulsed again"))
+            else:
+                self._reply(request, LeaseError("the daemon was stopped", fix="start it again"))
+            raise
         except Exception as error:
             if not isinstance(error, HilError):
                 log.exception("request %r failed", request.do)
@@ -236,9 +258,12 @@ class Daemon:
         finally:
             self._doing = None
             self._served += 1
+        if time.monotonic() > self._refreshed_s + _TELL_S:
+            self._refresh(session)
 
     def _refresh(self, session: Session) -> None:
         """Readings for those who only look; a failure is not theirs to handle."""
+        self._refreshed_s = time.monotonic()
         try:
             self._values = _readings(session)
         except HilError as error:
@@ -357,6 +382,9 @@ class Daemon:
         """When the lease ends; a message that is still on its way is a sign of life, too."""
         link, peer = writer.back
         return max(writer.until_s, link.heard_s(peer) + self._lease_s)
+
+    def _silent_s(self, writer: _Writer) -> float:
+        return max(0.0, time.monotonic() - self._until_s(writer) + self._lease_s)
 
     def _end(self, why: str) -> None:
         self._ended = why
@@ -483,8 +511,9 @@ class Daemon:
             key = (id(link), peer.route)
             if key not in self._watchers and len(self._watchers) >= _WATCHERS_MAX:
                 raise LeaseError(f"{_WATCHERS_MAX} hosts watch already", fix="try again in a minute")
-            self._watchers[key] = (link, peer, time.monotonic() + request.for_s)
-            return self._state()
+            self._told_s = time.monotonic()
+            self._watchers[key] = (link, peer, self._told_s + request.for_s)
+            return {"event": "state", **self._state()}
 
     def _status(self, request: msg.Status, link: Listener, peer: Peer) -> dict[str, Any]:
         del request, link, peer
@@ -504,6 +533,7 @@ class Daemon:
         return {
             "time": time.time(),
             "writer": None if writer is None else writer.who,
+            "writer_silent_s": 0.0 if writer is None else self._silent_s(writer),
             "doing": None if doing is None else doing[0],
             "doing_for_s": 0.0 if doing is None else time.monotonic() - doing[1],
             "served": self._served,

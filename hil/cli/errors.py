@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 import typer
 
 from hil.errors import HilError
-from hil.session import Terminated
+from hil.session import Terminated, is_known_safe
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,11 +28,10 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except HilError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            typer.echo("stopped by Ctrl-C; the array is at zero bias", err=True)
-            raise typer.Exit(130) from None
-        except Terminated:
-            typer.echo("stopped by SIGTERM; the array is at zero bias", err=True)
-            raise typer.Exit(143) from None
+        except (KeyboardInterrupt, Terminated) as error:
+            name, code = ("SIGTERM", 143) if isinstance(error, Terminated) else ("Ctrl-C", 130)
+            safe = "; the array is at zero bias" if is_known_safe(error) else ""
+            typer.echo(f"stopped by {name}{safe}", err=True)
+            raise typer.Exit(code) from None
 
     return wrapper

@@ -37,10 +37,12 @@ def serve(
     lease_s: Annotated[
         float, typer.Option("--lease", help="Seconds of silence after which a writer loses the array.", metavar="S")
     ] = 5.0,
-    keys: Annotated[Path | None, typer.Option("--keys", help="Folder of keys; see `hil keys`.", metavar="DIR")] = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="Folder of keys, see `hil keys new --help`.", metavar="DIR")
+    ] = None,
     state: Annotated[
         Path | None,
-        typer.Option("--state", help="Folder of the journal of pulses.", metavar="DIR"),
+        typer.Option("--state", help="Folder of the journal of pulses; else this account's.", metavar="DIR"),
     ] = None,
 ) -> None:
     """Serve a backend to one writer and many readers, until Ctrl-C or SIGTERM.
@@ -54,12 +56,12 @@ def serve(
     from firmware_bridge.daemon.listeners import open_listeners
     from firmware_bridge.daemon.server import Daemon, check_lease
     from hil.cli.settings import load_settings
-    from hil.factory import create_backend
+    from hil.factory import BACKENDS, create_backend
 
     check_lease(lease_s)
-    if "://" in backend:
+    if backend not in BACKENDS:
         raise ConfigError(
-            f"{backend!r} is a daemon already", fix="serve a backend of this machine: board, emulator, sim"
+            f"backend {backend!r} cannot be served", fix=f"choose one of this machine's: {', '.join(BACKENDS)}"
         )
     _tell_who_comes()
     settings = load_settings(config, overrides)

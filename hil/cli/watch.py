@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from hil.cli.errors import reports_errors
-from hil.cli.options import JsonOption
 from hil.errors import ConfigError
 
 #: how often the daemon is asked to go on telling
 _RENEW_S = 30.0
+#: a writer beats more often than this
+_SILENT_S = 2.0
 
 
 @reports_errors
@@ -23,12 +24,9 @@ def watch(
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="How long; until Ctrl-C if left out.", metavar="S")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a second instead of text.")] = False,
 ) -> None:
-    """Print once a second who has the array, what it does, and its telemetry. Changes nothing.
-
-    With --json, one object per line.
-    """
+    """Print once a second who has the array, what it does, and its telemetry. Changes nothing."""
     if seconds is not None and not seconds > 0:
         raise ConfigError(f"--seconds {seconds:g} is not above 0", fix="give a time such as 10")
     from firmware_bridge.remote_backend import RemoteBackend
@@ -57,7 +55,12 @@ def _print(state: Mapping[str, Any]) -> None:
     doing = f"{state['doing']} for {state['doing_for_s']:.1f} s" if state["doing"] else "idle"
     counts = [f"{k.removesuffix('_count')} {v:,.0f}" for k, v in state["telemetry"].items() if _told(k, v)]
     who = f"{state['writer']} has it" if state["writer"] else "nobody has it"
-    typer.echo(f"{at}  {who}; {doing}; {state['served']} requests served" + "".join(f"; {text}" for text in counts))
+    if state["writer_silent_s"] > _SILENT_S:
+        who += f", silent for {state['writer_silent_s']:.1f} s"
+    typer.echo(
+        f"{at}  {who}; {doing}; {state['served']} requests since the daemon started"
+        + "".join(f"; {text}" for text in counts)
+    )
     if state["alarm"]:
         typer.echo(f"{at}  ALARM: {state['alarm']}")
 

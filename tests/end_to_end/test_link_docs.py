@@ -142,4 +142,4 @@ def test_scripts_for_a_remote_board_run(spawn: Any, tmp_path: Path) -> None:
             "\nwith open_session(backend) as session:\n    print(int((session.read(~todo, 0.2) > FORMED_A).sum()))\n"
         )
         process = spawn("-c", form.replace("tcp://127.0.0.1:7341", url) + count)
-        assert process.communicate(timeout=60) == ("16\n", "")
+        assert process.communicate(timeout=60) == ("all formed\n16\n", "")

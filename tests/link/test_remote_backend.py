@@ -37,7 +37,9 @@ from hil.errors import (
     ProtocolError,
     TransportError,
     UncertainError,
+    UnconfirmedError,
 )
+from hil.session import is_known_safe
 from hil.spikes import PackedSpikes
 from hil.tile import Tile, differential_tile, single_ended_tile
 
@@ -590,7 +592,8 @@ class TestTheLinkDoesNotComeBack:
         assert type(found.value) is kind
         assert ("pulse under way may have been applied" in str(found.value)) == (do == "pulse")
         start_s = time.monotonic()
-        host.make_safe()  # its caller knows already that the link is down
+        with pytest.raises(UnconfirmedError, match="makes it safe 60 s after"):
+            host.make_safe()
         host.close()
         assert time.monotonic() - start_s < 1.0
 
@@ -626,9 +629,10 @@ class TestTheLinkDoesNotComeBack:
                     session.pulse(MASK, SET)
                 session.vmm(ROWS, TILE, 0.2)
 
-        with pytest.raises(kind):
+        with pytest.raises(kind) as found:
             run()
-        assert "daemon makes the array safe 60 s after" in caplog.text
+        assert "the daemon makes it safe 60 s after" in caplog.text
+        assert not is_known_safe(found.value)
 
     def test_a_session_that_cannot_hear_that_the_array_is_safe_says_so(self, daemon: Daemon, wire: Wire) -> None:
         host = remote(wire)
@@ -637,8 +641,21 @@ class TestTheLinkDoesNotComeBack:
             with open_session(host):
                 self.lose(wire, "make_safe")
 
-        with pytest.raises(DeviceError, match=r"MAY STILL BE UNDER BIAS.*daemon makes the array safe 60 s"):
+        with pytest.raises(UnconfirmedError, match=r"nobody has confirmed.*the daemon makes it safe 60 s"):
             run()
+
+    def test_ctrl_c_without_a_link_stays_ctrl_c(self, daemon: Daemon, wire: Wire) -> None:
+        """And claims nothing that nobody has confirmed."""
+        host = remote(wire)
+
+        def run() -> None:
+            with open_session(host):
+                self.lose(wire, "make_safe")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as found:
+            run()
+        assert not is_known_safe(found.value)
 
     def test_nobody_there_is_an_error_at_once(self) -> None:
         wire = Wire()
