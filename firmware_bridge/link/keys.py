@@ -152,6 +152,8 @@ class KeyFolder:
         Raises:
             AccessError: this account may not look.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is no folder of keys, it is a file", fix="name the folder")
         try:
             return self._daemon_file.exists()
         except PermissionError:

@@ -327,7 +327,8 @@ class TcpListener:
         address = _listening_address(host, port)
         if self._keys is None and not ipaddress.ip_address(address).is_loopback:
             raise ConfigError(
-                f"without keys a daemon listens on loopback only, and {host!r} is not",
+                f"without keys a daemon listens on loopback only, and {host!r} is not"
+                + ("" if keys is None else f"; no keys in {keys.path}"),
                 fix="make a key first: hil keys new NAME; or use 127.0.0.1",
             )
         #: by `send` of any thread, until `receive` hands them to ZeroMQ, whose sockets belong to one thread
@@ -355,7 +356,7 @@ class TcpListener:
             self.close()
             raise
         self.access = (
-            "this machine only, since no keys are configured (hil keys new NAME)"
+            f"this machine only: no keys in {'any folder' if keys is None else keys.path} (hil keys new NAME)"
             if self._keys is None
             else f"hosts with a registered key ({self._keys.path})"
         )

@@ -115,8 +115,14 @@ class _Array:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """As a run file keeps it."""
-        return {"name": self.name, **self.backend.info.identity}
+        """As a run file keeps it; `kind` says what answers behind a URL."""
+        return {"name": self.name, "kind": self.backend.info.name, **self.backend.info.identity}
+
+    @property
+    def shown(self) -> str:
+        """Its name, for people."""
+        kind = self.backend.info.name
+        return self.name if kind == self.name else f"{self.name} ({kind})"
 
 
 def _classify(settings: Any, backend_name: str, seed: int, out: Path) -> dict[str, Any]:
@@ -133,7 +139,7 @@ def _classify(settings: Any, backend_name: str, seed: int, out: Path) -> dict[st
                 outcome = supervised.run(session, dataset, settings, run_file, seed=seed, progress=progress)
     return {
         "experiment": "lsm nmnist",
-        "backend": array.name,
+        "backend": array.shown,
         "calibration": array.backend.info.calibration_id,
         "seed": seed,
         **supervised.summary(outcome, dataset),
@@ -174,8 +180,8 @@ def _compare(
                 )
     return {
         "experiment": "lsm nmnist compare",
-        "backend": array.name,
-        "against": against.name,
+        "backend": array.shown,
+        "against": against.shown,
         "calibration": array.backend.info.calibration_id,
         "calibration_against": against.backend.info.calibration_id,
         "seed": seed,
