@@ -30,7 +30,7 @@ BATCH = 64
 ACTIVITY = 0.089
 V_READ_V = 0.2
 BAUD = 921600
-_ROUNDS, _START_S = 9, 60.0
+_ROUNDS, _START_S = 24, 60.0
 _NULL_REQUESTS, _NULL_BIG_BATCH, _NULL_BIG_REQUESTS, _SERIAL_BATCHES = 2000, 4096, 10, 6
 
 
@@ -39,7 +39,8 @@ class LinkSpeed:
     """What was measured; rates of the null backend are those of the link alone.
 
     Attributes:
-        tcp_over_local: VMM rate of the emulated board through TCP over that in this process, batches of 64.
+        tcp_over_local: VMM rate of the emulated board through TCP over that in this process, batches of 64; median of
+            the rounds.
         local_vmm_per_s, tcp_vmm_per_s: the two rates.
         null_requests_per_s: VMMs of one vector, one request each, one after the other.
         null_mb_per_s: spikes sent and currents received, batches of 4096.
@@ -68,12 +69,12 @@ def measure_link(local: CrossbarBackend, settings: list[str], tile: Tile, null_t
         null_tile: of the null backend.
         seed: draws chip and spikes.
     """
-    local_s, tcp_s = _emulator_times(local, settings, tile, seed)
+    local_s, tcp_s, ratio = _emulator_times(local, settings, tile, seed)
     with _daemon("null", "tcp://127.0.0.1:0", [], seed) as url:
         requests_per_s, mb_per_s = _null_rates(url, null_tile, seed)
     serial, useful = _serial_rates(null_tile, seed)
     return LinkSpeed(
-        tcp_over_local=local_s / tcp_s,
+        tcp_over_local=ratio,
         local_vmm_per_s=BATCH / local_s,
         tcp_vmm_per_s=BATCH / tcp_s,
         null_requests_per_s=requests_per_s,
@@ -84,8 +85,11 @@ def measure_link(local: CrossbarBackend, settings: list[str], tile: Tile, null_t
     )
 
 
-def _emulator_times(local: CrossbarBackend, settings: list[str], tile: Tile, seed: int) -> tuple[float, float]:
-    """Median time of a batch here and through TCP, taken in turns so that a busy machine slows both."""
+def _emulator_times(local: CrossbarBackend, settings: list[str], tile: Tile, seed: int) -> tuple[float, float, float]:
+    """Median time of a batch here and through TCP, and the median of their ratios, taken in turns.
+
+    Each round has its own ratio, since a machine's speed drifts, and every other round begins with the other.
+    """
     x = _spikes(BATCH, tile, seed)
     with (
         _daemon("emulator", "tcp://127.0.0.1:0", settings, seed) as url,
@@ -93,13 +97,17 @@ def _emulator_times(local: CrossbarBackend, settings: list[str], tile: Tile, see
         open_session(RemoteBackend(url)) as there,
     ):
         times: dict[CrossbarBackend, list[float]] = {here: [], there: []}
+        order = [here, there]
         for _ in range(1 + _ROUNDS):
-            for session, taken in times.items():
+            order.reverse()
+            for session in order:
                 start = time.perf_counter()
                 session.vmm(x, tile, V_READ_V)
-                taken.append(time.perf_counter() - start)
+                times[session].append(time.perf_counter() - start)
         # The first VMM on a tile prepares it.
-        return median(times[here][1:]), median(times[there][1:])
+        here_s, there_s = times[here][1:], times[there][1:]
+        ratio = median(a / b for a, b in zip(here_s, there_s, strict=True))
+        return median(here_s), median(there_s), ratio
 
 
 def _null_rates(url: str, tile: Tile, seed: int) -> tuple[float, float]:
