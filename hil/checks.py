@@ -32,7 +32,8 @@ class Finding(NamedTuple):
 def examine() -> list[Finding]:
     """Run all checks."""
     found = [_python(), _cores(), *_packages(), _disk()]
-    if all(f.state == "works" for f in found if f.what.startswith("package")):
+    there = {f.what.removeprefix("package ") for f in found if f.state == "works"}
+    if there >= {*_BASE, *_EXTRAS["sim"]}:
         found += [_guarded("numba kernels", _numba), _guarded("torch", _torch), _guarded("run files", _hdf5)]
     return found
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hil.cli.errors import reports_errors
-from hil.cli.extras import require_sim
+from hil.cli.extras import require_lab, require_sim
 from hil.cli.options import JsonOption, SeedOption
 from hil.cli.terminal import print_json, print_table
 
@@ -167,6 +167,7 @@ def link(profile: ProfileOption = "paper-guess", seed: SeedOption = 0, as_json: 
     turns; and a backend that answers at once. The serial line is a pair of pseudo-terminals that keep to its rate.
     """
     require_sim()
+    require_lab()
     from firmware_bridge.emulator import emulated_backend
     from firmware_bridge.link_bench import BATCH, measure_link
     from firmware_bridge.schedule_bench import paper_tile

@@ -135,6 +135,20 @@ def test_doctor_names_the_fix(hil: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert by_name["package torch"]["fix"] == 'pip install "crossbar-hil[sim]"'
 
 
+def test_doctor_looks_further_when_only_the_lab_is_missing(hil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hil.checks.installed", lambda name: None if name == "pyserial" else "1.0")
+    found = {finding["what"]: finding for finding in hil("doctor", "--json").json["findings"]}
+    assert found["package pyserial"]["fix"] == 'pip install "crossbar-hil[lab]"'
+    assert found["numba kernels"]["state"] == "works"
+
+
+def test_a_bench_of_links_without_pyserial_says_so_at_once(hil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hil.cli.extras.find_spec", lambda name: None if name == "serial" else object())
+    ran = hil("bench", "link")
+    assert ran.code == 2
+    assert 'pip install "crossbar-hil[lab]"' in ran.stderr
+
+
 def test_a_missing_package_is_named(hil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hil.cli.extras.find_spec", lambda name: None if name == "numba" else object())
     ran = hil("lsm", "nmnist")
