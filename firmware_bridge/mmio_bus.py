@@ -324,8 +324,8 @@ def _find_board() -> tuple[Any, Any]:
         except ImportError as error:
             raise ConfigError(
                 f"the board needs package {error.name or error}, which is not installed",
-                fix='on the board: pip install "crossbar-hil[board]" in an environment of its own (pynq wants numpy below 2); '
-                "elsewhere use --backend emulator",
+                fix='on the board: pip install "crossbar-hil[board]" in an environment of its own (pynq wants numpy '
+                "below 2); elsewhere use --backend emulator",
             ) from None
         return pynq, pynq.Device.active_device
 
