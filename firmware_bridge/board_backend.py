@@ -32,7 +32,7 @@ from hil.backend import (
     Telemetry,
     check_out,
 )
-from hil.errors import CapabilityError, DeviceError, HilError, LimitError, TransportError, UncertainError
+from hil.errors import READ_FIRST, CapabilityError, DeviceError, HilError, LimitError, TransportError, UncertainError
 from hil.session import check_voltage
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
@@ -89,6 +89,8 @@ class BoardBackend(CrossbarBackend):
             pulses_per_cell_max=limits.pulses_per_cell_max,
         )
         self._blocks = Blocks(profile)
+        #: words that shift one setting of all muxes
+        self._n_row_words = self._blocks.shift_rows(self._blocks.idle_position()).shape[1]
         self._sequencer = Sequencer(bus, profile, self._limits)
         self._is_open = self._is_up = False
         self._checks: list[Check] = []
@@ -369,7 +371,7 @@ class BoardBackend(CrossbarBackend):
                 raise kind(
                     f"{error.what}; {sum(cells[: here.start])} of {sum(cells)} cells had their pulse for sure, "
                     f"{sum(cells[here])} may have had it, the others had none",
-                    fix="read those cells before they are pulsed again",
+                    fix=READ_FIRST,
                 ) from error
 
     def _one_pulse(
@@ -437,10 +439,6 @@ class BoardBackend(CrossbarBackend):
             stores.append(blocks.store_rows(changed, wanted[changed]))
             held[changed] = wanted[changed]
         return blocks.all_rows(blocks.idle_code), stores
-
-    @property
-    def _n_row_words(self) -> int:
-        return self._blocks.shift_rows(self._blocks.idle_position()).shape[1]
 
     def _batches(self, phases: Phases, n_scans: int, n_results: int) -> Iterator[tuple[int, int]]:
         """Ranges of vectors that fit into program memory and result stream together."""

@@ -10,7 +10,7 @@ from firmware_bridge.link.messages import noise_bytes
 from firmware_bridge.remote_backend import RemoteBackend
 from hil.checks import DISK_MIN_BYTES, Finding
 from hil.errors import HilError
-from hil.provenance import DISTRIBUTION, installed
+from hil.provenance import DISTRIBUTION, own_version
 from hil.session import open_session
 
 _PINGS = 50
@@ -52,7 +52,7 @@ def _findings(remote: RemoteBackend) -> Iterator[Finding]:
     except HilError as error:
         yield Finding("broken", "link", error.what, error.fix)
         return
-    own = installed(DISTRIBUTION) or "from its sources"
+    own = own_version()
     same = status["version"] == own
     yield Finding(
         "works" if same else "broken",

@@ -27,6 +27,7 @@ from firmware_bridge.link.channel import Channel
 from firmware_bridge.link.url import open_channel
 from hil.backend import BackendInfo, Check, CrossbarBackend, Pulse, PulseReport, RowInput, Telemetry, check_out
 from hil.errors import (
+    READ_FIRST,
     AccessError,
     DeviceError,
     HilError,
@@ -37,7 +38,7 @@ from hil.errors import (
     UncertainError,
     UnconfirmedError,
 )
-from hil.provenance import DISTRIBUTION, installed
+from hil.provenance import own_version
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
 
@@ -333,7 +334,7 @@ class RemoteBackend(CrossbarBackend):
                     raise kind(
                         f"{broken.what}, and it did not come back"
                         + ("; the pulse under way may have been applied" if is_pulse else ""),
-                        fix="read those cells before they are pulsed again" if is_pulse else _LOOK,
+                        fix=READ_FIRST if is_pulse else _LOOK,
                     ) from error
                 time.sleep(_RETRY_S)
             except HilError as error:
@@ -341,18 +342,18 @@ class RemoteBackend(CrossbarBackend):
                     raise
                 raise UncertainError(
                     f"what became of the pulse under way cannot be asked: {error.what}",
-                    fix="read those cells before they are pulsed again",
+                    fix=READ_FIRST,
                 ) from error
         if is_pulse and found["state"] == "never" and not self._same_journal:
             raise UncertainError(
                 f"the daemon at {self._url} keeps another journal than before: it cannot say whether the pulse under "
                 "way was applied",
-                fix="read those cells before they are pulsed again; keep --state the same",
+                fix=f"{READ_FIRST}; keep --state the same",
             )
         if found["state"] == "begun":
             raise UncertainError(
                 f"the daemon at {self._url} stopped in the middle of a pulse ({found['what']}): cells may have had it",
-                fix="read those cells before they are pulsed again",
+                fix=READ_FIRST,
             )
         # Nobody has the array until `open` is done, so that one may always be sent again.
         if found["state"] == "never" and not found["mine"] and message["do"] != "open":
@@ -452,7 +453,7 @@ class RemoteBackend(CrossbarBackend):
         """
         channel = self._connect_link(self._url)
         try:
-            hello = {"version": installed(DISTRIBUTION) or "from its sources", "who": _who()}
+            hello = {"version": own_version(), "who": _who()}
             message = self._message("hello", hello)
             channel.send(msg.pack(message, slow=channel.slow))
             give_up_s = time.monotonic() + _HELLO_S

@@ -4,6 +4,9 @@ Every message says the thing, the value and the limit in `what`, and the next st
 A failure of many cells is not an error: it is a result with a mask.
 """
 
+#: the fix of every error that leaves open whether a cell had its pulse
+READ_FIRST = "read those cells before they are pulsed again"
+
 
 class HilError(Exception):
     """Base of all errors that this project raises on purpose.

@@ -17,6 +17,11 @@ def installed(distribution: str) -> str | None:
         return None
 
 
+def own_version() -> str:
+    """Version of this project as it runs here."""
+    return installed(DISTRIBUTION) or "from its sources"
+
+
 def software_versions() -> dict[str, str]:
     """This project, Python and the packages that numbers depend on; only what is installed."""
     found = {name: installed(name) for name in (DISTRIBUTION, *_NUMERIC)}

@@ -26,8 +26,8 @@ from firmware_bridge.daemon.journal import Journal
 from firmware_bridge.link import messages as msg
 from firmware_bridge.link.channel import Listener, Peer
 from hil.backend import CrossbarBackend, Limits
-from hil.errors import ConfigError, DeviceError, HilError, LeaseError, ProtocolError, UncertainError
-from hil.provenance import DISTRIBUTION, installed
+from hil.errors import READ_FIRST, ConfigError, DeviceError, HilError, LeaseError, ProtocolError, UncertainError
+from hil.provenance import own_version
 from hil.session import Session, describe, note_safe, open_session, tighten
 from hil.tile import Tile
 
@@ -242,7 +242,7 @@ class Daemon:
             # The reply goes out while the listeners close.
             if isinstance(request, msg.ApplyPulse):
                 what = "the daemon was stopped in the middle of a pulse: cells may have had it"
-                self._reply(request, UncertainError(what, fix="read those cells before they are pulsed again"))
+                self._reply(request, UncertainError(what, fix=READ_FIRST))
             else:
                 self._reply(request, LeaseError("the daemon was stopped", fix="start it again"))
             raise
@@ -400,7 +400,7 @@ class Daemon:
                 self._again(writer, link, peer)
                 return
             if writer is not None:
-                left_s = max(0.0, writer.until_s - time.monotonic())
+                left_s = max(0.0, self._until_s(writer) - time.monotonic())
                 raise LeaseError(
                     f"{writer.who} has the array"
                     + (f"; it loses it in {left_s:.1f} s unless it is heard" if self._ended is None else
@@ -470,7 +470,7 @@ class Daemon:
                 del self._names[next(iter(self._names))]
         return {
             "protocol": msg.PROTOCOL,
-            "version": installed(DISTRIBUTION) or "from its sources",
+            "version": own_version(),
             "lease_s": self._lease_s,
             "journal": self._journal.identity,
             "info": self._info,
@@ -520,7 +520,7 @@ class Daemon:
         with self._lock:
             return {
                 **self._state(),
-                "version": installed(DISTRIBUTION) or "from its sources",
+                "version": own_version(),
                 "python": platform.python_version(),
                 "machine": f"{platform.node()}, {platform.machine()}",
                 "up_s": time.time() - self._started_s,

@@ -11,7 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgpack
 import numpy as np
@@ -159,10 +159,9 @@ class ApplyPulse(Request):
 
 
 REQUESTS: Mapping[str, type[Request]] = {
-    kind.model_fields["do"].annotation.__args__[0]: kind  # type: ignore[union-attr]
+    get_args(kind.model_fields["do"].annotation)[0]: kind
     for kind in (Hello, Beat, Status, Echo, Lookup, Watch, Open, Close, MakeSafe, ReadTelemetry, Vmm, Read, ApplyPulse)
 }  # fmt: skip
-RequestT = TypeVar("RequestT", bound=Request)
 MadeT = TypeVar("MadeT")
 
 

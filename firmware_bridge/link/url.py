@@ -5,8 +5,6 @@ from __future__ import annotations
 from firmware_bridge.link.channel import Channel
 from hil.errors import ConfigError
 
-SCHEMES = ("tcp", "serial")
-
 
 def open_channel(url: str) -> Channel:
     """The host's end of the link that a URL names.

@@ -14,10 +14,10 @@ import pytest
 import typer.main
 
 from firmware_bridge.link.keys import KeyFolder
-from firmware_bridge.link.url import SCHEMES
 from firmware_bridge.profile import load_profile
 from hil.cli.app import app
 from hil.errors import ConfigError, TransportError
+from hil.factory import SCHEMES
 
 #: a link thread may take so long to end, and `make_safe` is tried so often
 THREAD_END_S, SAFE_ATTEMPTS = 5.0, 3
