@@ -60,23 +60,6 @@ class Deaf:
 
 
 @pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend()
-
-
-@pytest.fixture
-def wire() -> Wire:
-    return Wire()
-
-
-@pytest.fixture
-def daemon(backend: FakeBackend, wire: Wire) -> Iterator[Daemon]:
-    """With a lease that no test here outlasts."""
-    with served(backend, wire, lease_s=60.0) as found:
-        yield found
-
-
-@pytest.fixture
 def writer(daemon: Daemon, wire: Wire) -> RawHost:
     host = RawHost(wire, who="writer@lab pid 17")
     host.ok("open")

@@ -39,7 +39,7 @@ from hil.errors import (
     UncertainError,
     UnconfirmedError,
 )
-from hil.session import is_known_safe
+from hil.session import Session, is_known_safe
 from hil.spikes import PackedSpikes
 from hil.tile import Tile, differential_tile, single_ended_tile
 
@@ -50,21 +50,14 @@ SET = Pulse("set", 2.0, 1.0, 1e-6)
 LONG_LEASE_S = 60.0
 
 
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend()
-
-
-@pytest.fixture
-def wire() -> Wire:
-    return Wire()
-
-
-@pytest.fixture
-def daemon(backend: FakeBackend, wire: Wire) -> Iterator[Daemon]:
-    """With a lease that no test here outlasts."""
-    with served(backend, wire, lease_s=LONG_LEASE_S) as found:
-        yield found
+def pulse_while(session: Session, meanwhile: Callable[[], None]) -> None:
+    """Pulse once while something else happens on a thread."""
+    thread = threading.Thread(target=meanwhile)
+    thread.start()
+    try:
+        assert session.pulse(MASK, SET).n_cells == MASK.sum()
+    finally:
+        thread.join()
 
 
 @pytest.fixture
@@ -494,12 +487,7 @@ class TestExactlyOnce:
                     time.sleep(0.5)
                 backend.release()
 
-            thread = threading.Thread(target=break_link)
-            thread.start()
-            try:
-                assert session.pulse(MASK, SET).n_cells == MASK.sum()
-            finally:
-                thread.join()
+            pulse_while(session, break_link)
         assert (backend.pulses == MASK).all()
 
     def test_garbage_on_the_link_during_a_pulse(self) -> None:
@@ -514,12 +502,7 @@ class TestExactlyOnce:
                     out.put(b"garbage")
                 backend.release()
 
-            thread = threading.Thread(target=disturb)
-            thread.start()
-            try:
-                assert session.pulse(MASK, SET).n_cells == MASK.sum()
-            finally:
-                thread.join()
+            pulse_while(session, disturb)
         assert (backend.pulses == MASK).all()
 
     def test_the_link_breaks_while_the_host_computes(self) -> None:
