@@ -23,10 +23,8 @@ _CLOCK_MAX_S = 5.0
 def examine_link(url: str) -> list[Finding]:
     """Check a link and what is behind it.
 
-    Takes the array for a moment if nobody has it, to power the board up and test its parts.
-
-    Raises:
-        ConfigError: this is not the URL of a daemon.
+    Takes the array for a moment if nobody has it, to power the board up and test its parts. What fails is a finding, a
+    wrong URL too.
     """
     remote = RemoteBackend(url)
     try:
