@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -57,7 +58,6 @@ class BoardBackend(CrossbarBackend):
         profile: what the board is made of.
         name: kind of backend, as shown to people.
         identity: what tells this board and chip from another.
-        pulse_kinds: pulses that may be asked for, None for all that the profile wires.
     """
 
     def __init__(
@@ -67,7 +67,6 @@ class BoardBackend(CrossbarBackend):
         *,
         name: str = "board",
         identity: Mapping[str, Any] | None = None,
-        pulse_kinds: frozenset[PulseKind] | None = None,
     ) -> None:
         self._profile = profile
         self._name = name
@@ -78,8 +77,6 @@ class BoardBackend(CrossbarBackend):
             "reset": profile.programming.reset,
         }
         self._raised = {kind: line for kind, line in wired.items() if line is not None}
-        if pulse_kinds is not None:
-            self._raised = {kind: line for kind, line in self._raised.items() if kind in pulse_kinds}
         limits = profile.limits
         self._limits = Limits(
             v_read_max_v=limits.v_read_max_v,
@@ -101,7 +98,7 @@ class BoardBackend(CrossbarBackend):
             name=self._name,
             shape=(self._profile.rows, self._profile.cols),
             identity={"profile": self._profile.name, "profile_hash": self._profile.fingerprint, **self._identity},
-            capabilities=Capabilities(pulse_kinds=frozenset(self._raised), analogue_rows=True),
+            capabilities=Capabilities(pulse_kinds=frozenset(self._raised), analogue_rows=True, bipolar_read=True),
             limits=self._limits,
             calibration_id=None,
         )
@@ -135,6 +132,13 @@ class BoardBackend(CrossbarBackend):
 
     def abort(self) -> None:
         self._sequencer.aborted.set()
+
+    def wait(self, duration_s: float) -> None:
+        # In pieces, since some systems refuse to wait for days.
+        until_s = time.monotonic() + duration_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self._sequencer.aborted.wait(min(left_s, 60.0)):
+                raise DeviceError("a wait was aborted", fix="call make_safe, then go on")
 
     def self_test(self) -> list[Check]:
         return list(self._checks)
@@ -211,7 +215,7 @@ class BoardBackend(CrossbarBackend):
 
     def read(self, mask: NDArray[np.bool_], v_read_v: float, *, n_average: int = 1) -> NDArray[np.float64]:
         self._ready()
-        check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
+        check_voltage("read voltage", abs(v_read_v), self._limits.v_read_max_v)
         if mask.shape != (self._profile.rows, self._profile.cols):
             raise LimitError(
                 f"mask has shape {mask.shape}", fix=f"give {self._profile.rows} x {self._profile.cols}, as the array"

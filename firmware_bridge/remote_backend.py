@@ -230,6 +230,14 @@ class RemoteBackend(CrossbarBackend):
         self._check_open()
         return msg.report_of(self._request("pulse", mask=msg.array_fields(mask), pulse=msg.pulse_fields(pulse)))
 
+    def wait(self, duration_s: float) -> None:
+        self._check_open()
+        self._request("wait", duration_s=float(duration_s))
+
+    def now_s(self) -> float:
+        """The clock of the daemon's backend; before `open`, this host's."""
+        return _part(self._request("now"), "now_s", float) if self._is_open else super().now_s()
+
     # What a host may ask without having the array
 
     def status(self) -> dict[str, Any]:

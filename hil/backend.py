@@ -8,6 +8,7 @@ Sign: a current is positive when it flows from the driven row (bit line) into th
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -52,11 +53,13 @@ class Capabilities:
         pulse_kinds: pulses that it can apply.
         analogue_rows: whether a row may be driven at a level between idle and the read voltage.
         tensors: whether `vmm` also takes torch tensors of bits and then returns a tensor on the same device.
+        bipolar_read: whether `read` also takes a negative read voltage.
     """
 
     pulse_kinds: frozenset[PulseKind] = frozenset()
     analogue_rows: bool = False
     tensors: bool = False
+    bipolar_read: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,8 @@ class CrossbarBackend(ABC):
 
         Args:
             mask: cells to read, shape of the array.
-            v_read_v: voltage of the row.
+            v_read_v: voltage of the row above the idle level; below 0 only if the backend is capable of `bipolar_read`.
+                0 measures what offsets alone drive through each cell.
             n_average: conversions averaged per cell.
 
         Returns:
@@ -200,6 +204,21 @@ class CrossbarBackend(ABC):
     @abstractmethod
     def telemetry(self) -> Telemetry:
         """Counters since `open`."""
+
+    def wait(self, duration_s: float) -> None:
+        """Let time pass for the cells, at zero bias; a simulator need not take that long.
+
+        Raises:
+            HilError: another thread aborted the wait.
+        """
+        time.sleep(duration_s)
+
+    def now_s(self) -> float:
+        """The clock that the cells live by: seconds since 1970 on a board, since it was drawn on a simulated chip.
+
+        It goes on between sessions.
+        """
+        return time.time()
 
     def self_test(self) -> list[Check]:
         """What the last power-up found, part by part; empty where there is nothing to test."""

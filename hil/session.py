@@ -29,6 +29,8 @@ from hil.tile import Tile
 log = logging.getLogger(__name__)
 
 _SAFE_ATTEMPTS = 3
+#: longest single wait: a month; a slip of units asks for more
+_WAIT_MAX_S = 31 * 86400.0
 
 
 class Terminated(SystemExit):
@@ -102,7 +104,8 @@ class Session(CrossbarBackend):
 
     def read(self, mask: NDArray[np.bool_], v_read_v: float, *, n_average: int = 1) -> NDArray[np.float64]:
         self._check_mask(mask)
-        check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
+        bipolar = self._backend.info.capabilities.bipolar_read
+        check_voltage("read voltage", abs(v_read_v) if bipolar else v_read_v, self._limits.v_read_max_v)
         if not isinstance(n_average, int) or n_average < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise LimitError(f"n_average = {n_average!r} is not a whole number from 1", fix="average at least one")
         return self._backend.read(mask, v_read_v, n_average=n_average)
@@ -131,6 +134,15 @@ class Session(CrossbarBackend):
         # Counted before it is applied: a pulse that fails half-way must count as given.
         self._pulses_applied[mask] += 1
         return self._backend.pulse(mask, pulse)
+
+    def wait(self, duration_s: float) -> None:
+        # Written so that NaN fails too.
+        if not 0.0 <= duration_s <= _WAIT_MAX_S:
+            raise LimitError(f"wait of {duration_s:g} s is outside 0 to {_WAIT_MAX_S:g} s", fix="wait in several steps")
+        self._backend.wait(duration_s)
+
+    def now_s(self) -> float:
+        return self._backend.now_s()
 
     def _check_rows(self, x: RowInput, tile: Tile) -> None:
         if isinstance(x, PackedSpikes):

@@ -20,7 +20,7 @@ from hil.backend import (
     Telemetry,
     check_out,
 )
-from hil.errors import CapabilityError, DeviceError, LimitError
+from hil.errors import DeviceError, LimitError
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
 from sim_backend.chip import SimulatedChip
@@ -36,6 +36,10 @@ from sim_backend.statistical import CHUNK, FoldedTile, fold, sum_rows_a
 SIM_LIMITS = Limits(
     v_read_max_v=0.5, v_pulse_max_v=5.0, v_gate_max_v=5.0, pulse_width_max_s=10e-3, pulses_per_cell_max=10_000_000
 )
+#: time of one conversion on the board, by which the chip's clock moves on; source: TI ADS8324 at 1.2 MHz
+CONVERSION_S = 20e-6
+#: keeps a ratio finite where no cell conducts, S
+_NO_CELL_S = 1e-12
 
 
 @dataclass
@@ -51,8 +55,9 @@ class SimBackend(CrossbarBackend):
     """A simulated chip on a simulated board.
 
     Args:
-        settings: effects and fidelity.
-        seed: draws the chip and all noise; equal seeds and equal calls give equal results.
+        settings: effects and fidelity; `settings.chip` names the file that keeps the cells between sessions.
+        seed: draws the chip and all noise; equal seeds and equal calls give equal results, and on a chip that is kept
+            in a file, equal cells.
     """
 
     def __init__(self, settings: SimSettings | None = None, *, seed: int = 0) -> None:
@@ -69,18 +74,26 @@ class SimBackend(CrossbarBackend):
             identity={
                 "chip": f"simulated, seed {self._seed}",
                 "seed": self._seed,
+                "chip_file": None if self._settings.chip is None else str(self._settings.chip),
                 "fidelity": self._settings.fidelity,
-                "effects": self._settings.model_dump(mode="json"),
+                "effects": self._settings.model_dump(mode="json", exclude={"chip"}),
             },
-            capabilities=Capabilities(pulse_kinds=frozenset({"form"}), analogue_rows=True, tensors=True),
+            capabilities=Capabilities(
+                pulse_kinds=frozenset({"form", "set", "reset"}), analogue_rows=True, tensors=True, bipolar_read=True
+            ),
             limits=SIM_LIMITS,
         )
 
     def open(self) -> None:
         # Drawn once: what was formed stays formed when the backend is opened again.
         self._chip = self._chip or SimulatedChip.draw(self._settings, self._seed)
-        # Streams of their own for zero codes, single reads and conversions, and for the chunks of a batch.
-        zero, read, conversion, chunks = np.random.SeedSequence(self._seed, spawn_key=(1,)).spawn(4)
+        if self._settings.chip is not None:
+            self._chip.open_file(self._settings.chip)
+        self._chip.restart_noise()
+        # Streams of their own for zero codes, single reads and conversions, and for the chunks of a batch. A chip that
+        # is kept in a file has other noise in every session.
+        key = (1,) if self._chip.session == 0 else (1, self._chip.session)
+        zero, read, conversion, chunks = np.random.SeedSequence(self._seed, spawn_key=key).spawn(4)
         self._zero_rng, self._read_rng, self._conversion_rng = map(np.random.default_rng, (zero, read, conversion))
         self._chunk_seeds = chunks
         self._states = np.empty((0, 4, 0), np.uint32)
@@ -91,6 +104,8 @@ class SimBackend(CrossbarBackend):
 
     def close(self) -> None:
         self._is_open = False
+        if self._chip is not None:
+            self._chip.close_file()
 
     def make_safe(self) -> None:
         """Nothing is ever left under bias here: a simulated line has a voltage only inside a call."""
@@ -105,6 +120,7 @@ class SimBackend(CrossbarBackend):
         ready = self._ready(chip, tile, v_read_v)
         prepared = ready.prepared
         self._count["vmm"] += len(x)
+        chip.advance(len(x) * prepared.n_phases * CONVERSION_S)
         if not isinstance(x, PackedSpikes | np.ndarray):
             return self._vmm_tensor(chip, ready, x)
         if out is not None:
@@ -141,29 +157,39 @@ class SimBackend(CrossbarBackend):
             n_rows=chip.settings.rows,
         )
         rng = self._read_rng
+        # What is slow stands still while one cell is read.
+        white, slow = (
+            chip.white_noise(rows, cols),
+            chip.slow_noise_s(rows, cols, cell_s) / np.maximum(cell_s, _NO_CELL_S),
+        )
+        chip.advance(len(rows) * n_average * CONVERSION_S)
         drive_v = chip.dacs.output_v(v_read_v, channel)
         idle_a = chip.dacs.zero_offset_v(channel) * cell_s
         amps_per_code = chip.adcs.lsb_v / chip.settings.tia.r_feedback_ohm
         total = np.zeros(len(rows))
         for _ in range(n_average):
-            noisy_s = cell_s * (1.0 + chip.noise.relative * rng.standard_normal(len(rows)))
+            noisy_s = cell_s * (1.0 + slow + white * rng.standard_normal(len(rows)))
             zero = chip.adcs.convert(chip.tias.output_v(idle_a, cols, cell_s), cols, rng)
             code = chip.adcs.convert(chip.tias.output_v(idle_a + drive_v * noisy_s, cols, cell_s), cols, rng)
             total += (zero - code) * amps_per_code
         return total / n_average
 
     def pulse(self, mask: NDArray[np.bool_], pulse: Pulse) -> PulseReport:
-        """Form every cell of the mask whose breakdown voltage is reached.
-
-        Gate voltage and width have no effect yet: the statistics of formed cells hold for the paper's conditions.
-        """
+        """Apply the pulse to all cells of the mask at a time; wires and muxes take no share of its voltage."""
         chip = self._open_chip()
-        if pulse.kind != "form":
-            raise CapabilityError(f"the simulator has no {pulse.kind!r} pulse", fix="use 'form'")
-        chip.formed |= mask & (chip.breakdown_v <= pulse.voltage_v)
+        chip.pulse(mask, -pulse.voltage_v if pulse.kind == "reset" else pulse.voltage_v, pulse.v_gate_v, pulse.width_s)
+        chip.advance(pulse.width_s)
         self._prepared.clear()
         self._count["pulses"] += int(mask.sum())
         return PulseReport(n_cells=int(mask.sum()), requested=pulse, achieved=pulse)
+
+    def wait(self, duration_s: float) -> None:
+        """Set the chip's clock forward, at once."""
+        self._open_chip().advance(duration_s)
+        self._prepared.clear()
+
+    def now_s(self) -> float:
+        return self._open_chip().clock_s
 
     def _open_chip(self) -> SimulatedChip:
         if self._chip is None or not self._is_open:

@@ -39,9 +39,10 @@ def measure_a(
         x = x[active]
         cell_a = prepared.drive_a[rows]
         current_a = prepared.idle_a[p] + x @ cell_a
-        if chip.noise.relative > 0.0:
+        noise = prepared.noise[rows] if isinstance(prepared.noise, np.ndarray) else prepared.noise
+        if np.any(noise):
             # The sum of independent Gaussian cells is one Gaussian.
-            current_a += np.sqrt(x**2 @ chip.noise.variance(cell_a)) * rng.standard_normal(current_a.shape)
+            current_a += np.sqrt(x**2 @ (noise * cell_a) ** 2) * rng.standard_normal(current_a.shape)
         output_v = chip.tias.output_v(current_a, cols, prepared.column_s)
         code = chip.adcs.convert(output_v, cols, rng)
         total[active] += (prepared.zero_code[p] - code) * amps_per_code

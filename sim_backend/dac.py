@@ -30,14 +30,15 @@ class RowDacs:
         return cls(settings, on * gain, on * offset)
 
     def output_v(self, wanted_v: NDArray[np.float64] | float, channel: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Voltage that each of `channel` really gives, above the idle level, when told `wanted_v` (..., channels).
+        """Voltage that each of `channel` really gives, against the idle level, when told `wanted_v` (..., channels).
 
         The offset is the same at the idle level; `zero_offset_v` returns it.
         """
         step_v = self.settings.full_scale_v / 2**self.settings.bits
         code_v = np.asarray(wanted_v, np.float64)
         if self.settings.enabled:
-            code_v = np.clip(np.rint(code_v / step_v), 0, 2**self.settings.bits - 1) * step_v
+            most = 2**self.settings.bits - 1
+            code_v = np.clip(np.rint(code_v / step_v), -most, most) * step_v
         return code_v * (1.0 + self.gain_error[channel])
 
     def zero_offset_v(self, channel: NDArray[np.intp]) -> NDArray[np.float64]:

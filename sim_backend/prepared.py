@@ -28,6 +28,7 @@ class PreparedTile:
         drive_a: column current that an active row adds, shape (rows, cols).
         idle_a: column current in each phase with all its rows idle (DAC offsets), shape (phases, cols).
         column_s: conductance at each summing node, shape (cols,).
+        noise: sigma of a cell per read over its mean, a number or shape (rows, cols).
         zero_code: measured code of each column in each phase with all rows idle, shape (phases, cols).
     """
 
@@ -39,6 +40,7 @@ class PreparedTile:
     drive_a: Matrix
     idle_a: Matrix
     column_s: Matrix
+    noise: Matrix | float
     zero_code: Matrix
 
     @property
@@ -55,6 +57,7 @@ def prepare(chip: SimulatedChip, tile: Tile, v_read_v: float, rng: np.random.Gen
     n_phases = int(phase.max()) + 1
     idle_a = np.stack([offset_a[phase == p].sum(axis=0) for p in range(n_phases)])
     column_s = effective_s.sum(axis=0)
+    noise = chip.read_noise()
     return PreparedTile(
         # Not the tile itself, which must be free to go while this is kept for it.
         cols=tile.cols,
@@ -65,6 +68,7 @@ def prepare(chip: SimulatedChip, tile: Tile, v_read_v: float, rng: np.random.Gen
         drive_a=chip.dacs.output_v(v_read_v, channel)[:, None] * effective_s,
         idle_a=idle_a,
         column_s=column_s,
+        noise=noise[np.ix_(tile.rows, tile.cols)] if isinstance(noise, np.ndarray) else noise,
         zero_code=_measure_zero_code(chip, idle_a, tile.cols, column_s, rng),
     )
 

@@ -66,7 +66,7 @@ def fold(chip: SimulatedChip, prepared: PreparedTile) -> FoldedTile:
     mean_a = np.vstack([cell_a, residue_a, residue_a.sum(axis=0)])
     conversion_a2 = ((adc.noise_lsb**2 + 1.0 / 12.0) if adc.enabled else 0.0) * amps_per_code**2
     per_phase = np.full((prepared.n_phases, len(cols)), conversion_a2)
-    variance = np.vstack([chip.noise.variance(cell_a), per_phase, per_phase.sum(axis=0)])
+    variance = np.vstack([(prepared.noise * cell_a) ** 2, per_phase, per_phase.sum(axis=0)])
     if prepared.differential:
         n = len(cols) // 2
         mean_a = mean_a[:, :n] - mean_a[:, n:]
@@ -114,8 +114,8 @@ def _clip_count(chip: SimulatedChip, prepared: PreparedTile) -> NDArray[np.int64
     result = np.zeros(prepared.n_phases, np.int64)
     for p in range(prepared.n_phases):
         # The k most conductive cells of a column bound the current of any k active rows.
-        largest_first = -np.sort(-prepared.drive_a[prepared.phase == p], axis=0)
-        worst_a = np.cumsum(largest_first, axis=0) * (1.0 + _CLIP_SIGMAS * chip.noise.relative)
+        largest_a = prepared.drive_a * (1.0 + _CLIP_SIGMAS * prepared.noise)
+        worst_a = np.cumsum(-np.sort(-largest_a[prepared.phase == p], axis=0), axis=0)
         fits = (worst_a <= room_a[p]).all(axis=1)
         result[p] = len(fits) if fits.all() else int(np.argmin(fits))
     return result

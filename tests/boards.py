@@ -79,4 +79,4 @@ def emulate(
     settings = SimSettings.model_validate({"rows": found.rows, "cols": found.cols, "mux": mux, **effects})
     board = EmulatedBoard(found, settings, seed)
     fabric = EmulatedFabric(board)
-    return board, fabric, BoardBackend(fabric, found, name="emulator", pulse_kinds=frozenset({"form"}))
+    return board, fabric, BoardBackend(fabric, found, name="emulator")

@@ -32,7 +32,7 @@ def backend_on(bus: RegisterBus) -> BoardBackend:
     """The backend of the recorded board."""
     from boards import profile
 
-    return BoardBackend(bus, profile(), name="recorded", pulse_kinds=frozenset({"form"}))
+    return BoardBackend(bus, profile(), name="recorded")
 
 
 def play(backend: BoardBackend) -> dict[str, Any]:

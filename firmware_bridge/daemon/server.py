@@ -40,7 +40,7 @@ _TICK_S, _TELL_S = 0.05, 1.0
 _WATCHERS_MAX, _NAMES_KEPT = 100, 1000
 
 #: requests that need the lease and are done by the main thread
-_WRITER = (msg.Close, msg.MakeSafe, msg.ReadTelemetry, msg.Vmm, msg.Read, msg.ApplyPulse)
+_WRITER = (msg.Close, msg.MakeSafe, msg.ReadTelemetry, msg.Wait, msg.Now, msg.Vmm, msg.Read, msg.ApplyPulse)
 
 
 def check_lease(lease_s: float) -> None:
@@ -123,6 +123,8 @@ class Daemon:
         self._work: Mapping[type[msg.Request], Callable[[Session, Any], dict[str, Any]]] = {
             msg.MakeSafe: lambda session, request: session.make_safe() or {},
             msg.ReadTelemetry: self._read_telemetry,
+            msg.Wait: lambda session, request: session.wait(request.duration_s) or {},
+            msg.Now: lambda session, request: {"now_s": float(session.now_s())},
             msg.Vmm: self._vmm,
             msg.Read: self._read,
             msg.ApplyPulse: self._pulse,

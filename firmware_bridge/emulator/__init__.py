@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from firmware_bridge.board_backend import BoardBackend
@@ -17,14 +18,34 @@ __all__ = ["BoardBackend", "EmulatedBoard", "EmulatedFabric", "emulated_backend"
 class _EmulatedBackend(BoardBackend):
     """Draws its noise anew in every session, as the simulator does: a session can be repeated, a daemon's too."""
 
-    def __init__(self, fabric: EmulatedFabric, profile: BoardProfile, identity: Mapping[str, Any]) -> None:
-        # The cells behind the emulated board know forming only.
-        super().__init__(fabric, profile, name="emulator", identity=identity, pulse_kinds=frozenset({"form"}))
-        self._board = fabric.board
+    def __init__(
+        self, fabric: EmulatedFabric, profile: BoardProfile, identity: Mapping[str, Any], chip_file: Path | None
+    ) -> None:
+        super().__init__(fabric, profile, name="emulator", identity=identity)
+        self._fabric = fabric
+        self._chip_file = chip_file
 
     def open(self) -> None:
-        self._board.restart_noise()
+        board = self._fabric.board
+        if self._chip_file is not None:
+            board.array.chip.open_file(self._chip_file)
+            board.array.refresh()
+        board.restart_noise()
         super().open()
+
+    def close(self) -> None:
+        super().close()
+        self._fabric.board.array.chip.close_file()
+
+    def wait(self, duration_s: float) -> None:
+        """Set the board's clock forward, at once."""
+        fabric = self._fabric
+        fabric.idle(duration_s)
+        fabric.board.array.go_on(fabric.now)
+        fabric.board.array.refresh()
+
+    def now_s(self) -> float:
+        return self._fabric.board.array.chip.clock_s
 
 
 def emulated_backend(profile_name: str, settings: SimSettings, seed: int) -> BoardBackend:
@@ -43,8 +64,9 @@ def emulated_backend(profile_name: str, settings: SimSettings, seed: int) -> Boa
     identity = {
         "chip": f"simulated, seed {seed}",
         "seed": seed,
+        "chip_file": None if settings.chip is None else str(settings.chip),
         "guesses": len(profile.guesses),
-        "effects": hidden.model_dump(mode="json"),
+        "effects": hidden.model_dump(mode="json", exclude={"chip"}),
     }
     fabric = EmulatedFabric(EmulatedBoard(profile, hidden, seed))
-    return _EmulatedBackend(fabric, profile, identity)
+    return _EmulatedBackend(fabric, profile, identity, settings.chip)

@@ -20,6 +20,8 @@ from sim_backend.tia import ColumnTias
 
 Matrix = NDArray[np.float64]
 
+#: time of a change that comes from outside
+NEVER = 1 << 62
 #: time constants within which data sheets state "settled" (to a fraction of a 14-bit step)
 SETTLED_TAUS = 10.4
 #: after so many time constants the rest is below every step
@@ -85,6 +87,8 @@ class AnalogueSide:
 
     def change(self, ticks: int, *, dead_s: float, settle_s: float, **changed: object) -> None:
         """Put new inputs on at a time; `settle_s` is how long the path needs, after `dead_s` of nothing."""
+        if ticks < NEVER:  # the supply failed
+            self.array.go_on(ticks)
         self._before = self._now
         self._now = _Settled(self, replace(self._now.inputs, **changed))  # type: ignore[arg-type]
         self._changed_ticks = ticks
@@ -163,7 +167,7 @@ class AnalogueSide:
         muxes, _ = self.connected(inputs)
         return float(np.abs(inputs.row_v[muxes] - self.source_level_v(inputs)).max(initial=0.0))
 
-    def pulse(self) -> None:
+    def pulse(self, width_s: float) -> None:
         """What a gate pulse does to the cells, with the inputs as they are and the word lines on."""
         inputs = replace(self._now.inputs, gate_on=True)
         muxes, rows = self.connected(inputs)
@@ -171,7 +175,7 @@ class AnalogueSide:
         if self.profile.programming.form == "source_line":
             bias_v = -bias_v
         if inputs.source_lines in (SourceLines.BIAS, SourceLines.GROUND):
-            self.array.form(bias_v, rows, self.open_columns(inputs))
+            self.array.pulse(bias_v, rows, self.open_columns(inputs), inputs.gate_v, width_s)
 
 
 class _Settled:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
+from firmware_bridge.instructions import TICK_S
 from sim_backend.chip import SimulatedChip
 from sim_backend.lines import reduce_to_ports, single_cell_conductance_s
 
@@ -47,7 +48,7 @@ class _Network:
     cols: NDArray[np.intp]
     impedance_ohm: Matrix  # row port voltage per ampere into each row port
     gain: Matrix  # column current per ampere into each row port, shape (rows, open columns)
-    squared_s: Matrix  # squares of the cells' conductance, shape (rows, open columns)
+    variance_s2: Matrix  # of the cells' conductance from read to read, shape (rows, open columns)
 
 
 class EmulatedArray:
@@ -65,6 +66,7 @@ class EmulatedArray:
         self._row_ohm = lines.row_ohm if lines.enabled else 0.0
         self._col_ohm = lines.col_ohm if lines.enabled else 0.0
         self._conductance_s = chip.conductance_s
+        self._ticks = 0
         self._networks: OrderedDict[bytes, _Network] = OrderedDict()
 
     @property
@@ -94,9 +96,10 @@ class EmulatedArray:
                 col_ohm=self._col_ohm,
                 n_rows=self.shape[0],
             )
-            current_a[cols] = found * source_v
+            chip = self.chip
+            current_a[cols] = (found + chip.slow_noise_s(rows, cols, found)) * source_v
             column_s[cols] = found
-            variance[cols] = current_a[cols] ** 2
+            variance[cols] = (chip.white_noise(rows, cols) * found * source_v) ** 2
         elif len(rows) and len(cols):
             network = self._network(open_cols, cols)
             gain = network.gain[rows]
@@ -108,16 +111,29 @@ class EmulatedArray:
                 raise ArithmeticError(f"port solve failed ({failed})")
             current_a[cols], column_s[cols] = into.T @ gain
             row_v = source_v - self._r_on_ohm[muxes] * into[:, 0]
-            variance[cols] = row_v**2 @ network.squared_s[rows]
-        return ColumnCurrents(current_a, self.chip.noise.relative * np.sqrt(variance), column_s)
+            variance[cols] = row_v**2 @ network.variance_s2[rows]
+        return ColumnCurrents(current_a, np.sqrt(variance), column_s)
 
-    def form(self, bias_v: Matrix, rows: NDArray[np.intp], open_cols: NDArray[np.bool_]) -> None:
-        """Apply a forming pulse of `bias_v` (n,) to the cells of `rows` (n,) on the open columns."""
-        hit = (self.chip.breakdown_v[rows] <= bias_v[:, None]) & open_cols
-        if (hit & ~self.chip.formed[rows]).any():
-            self.chip.formed[rows] |= hit
-            self._conductance_s = self.chip.conductance_s
-            self._networks.clear()
+    def pulse(
+        self, bias_v: Matrix, rows: NDArray[np.intp], open_cols: NDArray[np.bool_], v_gate_v: float, width_s: float
+    ) -> None:
+        """Apply a pulse of `bias_v` (n,), positive in the direction of forming, to `rows` (n,) on the open columns."""
+        mask = np.zeros(self.shape, np.bool_)
+        mask[rows] = open_cols
+        of_row_v = np.zeros((self.shape[0], 1))
+        of_row_v[rows, 0] = bias_v
+        self.chip.pulse(mask, of_row_v, v_gate_v, width_s)
+        self.refresh()
+
+    def go_on(self, ticks: int) -> None:
+        """Let the chip's clock follow the fabric's."""
+        self.chip.advance(max(0, ticks - self._ticks) * TICK_S)
+        self._ticks = ticks
+
+    def refresh(self) -> None:
+        """Look at the cells again, which a pulse, time or another session may have changed."""
+        self._conductance_s = self.chip.conductance_s
+        self._networks.clear()
 
     def _network(self, open_cols: NDArray[np.bool_], cols: NDArray[np.intp]) -> _Network:
         key = open_cols.tobytes()
@@ -132,7 +148,9 @@ class EmulatedArray:
         )
         impedance_ohm = np.linalg.inv(ports.admittance_s + _LEAK_S * np.eye(self.shape[0]))
         impedance_ohm = 0.5 * (impedance_ohm + impedance_ohm.T)
-        network = _Network(cols, impedance_ohm, impedance_ohm @ ports.transfer_s, cells_s**2)
+        noise = self.chip.read_noise()
+        sigma_s = cells_s * (noise[:, cols] if isinstance(noise, np.ndarray) else noise)
+        network = _Network(cols, impedance_ohm, impedance_ohm @ ports.transfer_s, sigma_s**2)
         self._networks[key] = network
         if len(self._networks) > _NETWORKS_KEPT:
             self._networks.popitem(last=False)

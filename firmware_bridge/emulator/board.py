@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_bridge.emulator.analogue import AnalogueSide, Inputs
+from firmware_bridge.emulator.analogue import NEVER, AnalogueSide, Inputs
 from firmware_bridge.emulator.array import EmulatedArray
 from firmware_bridge.emulator.chips.ads8324 import AdcBank
 from firmware_bridge.emulator.chips.cd4051b import MuxBankChips
@@ -81,6 +81,7 @@ class EmulatedBoard:
             settings = without_errors(settings)
         settings = _electrics_of(profile, settings)
         self.profile = profile
+        self._seed = seed
         self.faults = Faults()
         chip = SimulatedChip.draw(settings, seed)
         # Streams beyond those of the simulator, so that both draw the same cells, muxes and amplifiers.
@@ -131,8 +132,16 @@ class EmulatedBoard:
         return self.array.chip.formed
 
     def restart_noise(self) -> None:
-        """Draw the noise from its beginning again; cells and chips stay as they are."""
-        self.noise.bit_generator.state = self._noise_start
+        """Draw the noise from its beginning again; cells and chips stay as they are.
+
+        On a chip that is kept in a file, noise goes on from session to session.
+        """
+        self.array.chip.restart_noise()
+        if (session := self.array.chip.session) == 0:
+            self.noise.bit_generator.state = self._noise_start
+        else:
+            again = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(2, session)))
+            self.noise.bit_generator.state = again.bit_generator.state
 
     def power_up(self, time_s: float = 0.0) -> None:
         """Supply on: DACs reset, shift registers hold garbage, their outputs are off."""
@@ -148,7 +157,7 @@ class EmulatedBoard:
         self.powered = False
         for part in (*self.dacs, *self.chains):
             part.power_off()
-        self.analogue.change(1 << 62, dead_s=0.0, settle_s=0.0, **vars(self._inputs(SourceLines.GROUND, gate_on=False)))
+        self.analogue.change(NEVER, dead_s=0.0, settle_s=0.0, **vars(self._inputs(SourceLines.GROUND, gate_on=False)))
 
     def apply_faults(self) -> None:
         """Hand the faults to the chips."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge import registers as reg
+from firmware_bridge.emulator.analogue import NEVER
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.instructions import (
     HEARTBEAT_KEY,
@@ -50,7 +51,6 @@ HOLD_HALVES, CYCLE_HALVES = 10, 48
 UNREAD_BITS = 0b11
 #: frames that bring a DAC80508 to its reset state in either frame length
 RESET_FRAMES = ((0x05000AF6, 32), (0x05000A, 24))
-NEVER = 1 << 62
 _REGISTER_AT = {offset: register for register in reg.REGISTERS for offset in register.offsets}
 
 
@@ -531,7 +531,7 @@ class EmulatedFabric:
             self._gate_until = self.now + ticks
             self._spent["GATE"] += ticks
             self._set_gate(on=True)
-            self.board.analogue.pulse()
+            self.board.analogue.pulse(ticks * TICK_S)
         if self._stall(self._gate_until):
             return
         self._gate_until = 0

@@ -26,7 +26,7 @@ from hil.spikes import PackedSpikes, n_words
 from hil.tile import Tile
 
 #: both sides must speak the same; raised with every change that the other side would misread
-PROTOCOL = 1
+PROTOCOL = 2
 SESSION_BYTES = 16
 #: tiles that a daemon keeps for its writer
 TILE_SLOTS = 64
@@ -135,6 +135,19 @@ class ReadTelemetry(Request):
     do: Literal["telemetry"]
 
 
+class Wait(Request):
+    """Let time pass for the cells; the heart beats meanwhile."""
+
+    do: Literal["wait"]
+    duration_s: float = Field(ge=0)
+
+
+class Now(Request):
+    """What the clock of the cells shows."""
+
+    do: Literal["now"]
+
+
 class Vmm(Request):
     """`slot` says where the daemon keeps the tile; `tile` comes with its first use."""
 
@@ -160,7 +173,10 @@ class ApplyPulse(Request):
 
 REQUESTS: Mapping[str, type[Request]] = {
     get_args(kind.model_fields["do"].annotation)[0]: kind
-    for kind in (Hello, Beat, Status, Echo, Lookup, Watch, Open, Close, MakeSafe, ReadTelemetry, Vmm, Read, ApplyPulse)
+    for kind in (
+        Hello, Beat, Status, Echo, Lookup, Watch, Open, Close, MakeSafe, ReadTelemetry, Wait, Now, Vmm, Read,
+        ApplyPulse,
+    )
 }  # fmt: skip
 MadeT = TypeVar("MadeT")
 

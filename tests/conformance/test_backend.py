@@ -26,7 +26,7 @@ from hil import (
     single_ended_tile,
 )
 from hil.cli.settings import load_settings
-from hil.errors import HilError
+from hil.errors import HilError, LimitError
 from hil.factory import create_backend
 from sim_backend.backend import SimBackend
 from sim_backend.settings import SimSettings
@@ -205,6 +205,27 @@ def test_reads_come_in_row_major_order(session: Session) -> None:
         alone = np.zeros_like(mask)
         alone[row, col] = True
         assert together[k] == pytest.approx(session.read(alone, V_READ_V, n_average=200)[0], rel=0.03)
+
+
+def test_time_passes_for_the_cells(session: Session) -> None:
+    before_s = session.now_s()
+    session.wait(0.02)
+    assert session.now_s() - before_s >= 0.02
+    for wrong in (-1.0, float("nan"), 1e9):
+        with pytest.raises(LimitError, match="wait"):
+            session.wait(wrong)
+
+
+def test_both_polarities_give_the_same_conductance(session: Session) -> None:
+    mask = np.zeros(session.info.shape, np.bool_)
+    mask[3:6, 2:5] = True
+    if not session.info.capabilities.bipolar_read:
+        with pytest.raises(LimitError, match="read voltage"):
+            session.read(mask, -V_READ_V)
+        return
+    plus, minus, zero = (session.read(mask, v, n_average=100) for v in (V_READ_V, -V_READ_V, 0.0))
+    np.testing.assert_allclose(plus - zero, zero - minus, rtol=0.05)
+    assert np.all(np.abs(zero) < 0.02 * plus)
 
 
 def test_make_safe_can_be_called_any_time(session: Session, tile: Tile) -> None:

@@ -195,6 +195,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "close": {},
     "make_safe": {},
     "telemetry": {},
+    "wait": {"duration_s": 0.5},
+    "now": {},
     "vmm": {
         "slot": 1,
         "tile": msg.tile_fields(differential_tile(4, 2)),

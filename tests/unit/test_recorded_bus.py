@@ -146,7 +146,7 @@ def test_a_changed_program_is_noticed_by_its_instruction(session: tuple[Path, di
     slower = slower.model_copy(update={"dac": slower.dac.model_copy(update={"settle_s": 2 * slower.dac.settle_s})})
     bus = ReplayBus(session[0])
     with pytest.raises(ProtocolError, match=r"session\.txt, line \d+: expected block .* 'WAIT ticks=10us' instead of"):
-        BoardBackend(bus, slower, pulse_kinds=frozenset({"form"})).open()
+        BoardBackend(bus, slower).open()
     with pytest.raises(ProtocolError, match="instruction"):
         bus.check_finished()
 

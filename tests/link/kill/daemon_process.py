@@ -53,7 +53,7 @@ def serve(bus: str, tree: Mapping[str, Any], port: int, folder: Path, lease_s: f
     """Serve the board at `bus` on a port (0: a free one); says where on `ready`."""
     log_to(folder / "daemon.log")
     die_with_parent()
-    backend = BoardBackend(BusLine(bus), profile(dict(tree)), name="emulator", pulse_kinds=frozenset({"form"}))
+    backend = BoardBackend(BusLine(bus), profile(dict(tree)), name="emulator")
     daemon = Daemon(backend, Journal(folder / "pulses.sqlite"), lease_s=lease_s, folder=folder)
     listener = TcpListener("127.0.0.1", port)
     ready.send(int(listener.url.rpartition(":")[2]))

@@ -1,0 +1,150 @@
+"""Rows of SET and RESET sweeps: pulses on one cell while one line voltage rises step by step, again and again.
+
+Layout of a file: one pulse per line, tab-separated, plain or gzip'd: address, pulse width in ns, voltage of the driven
+line in V (bit line of SET, source line of RESET), word-line voltage in V, resistance before and after in ohm. One of the
+two voltages rises in the inner loop; a sweep ends where it falls back or the address changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hil.errors import DataError
+from sim_backend.fits.fit import read_table, refuse
+from sim_backend.switching import CellSpread, Siemens
+
+Line = Literal["line", "gate"]
+
+#: one pulse: conductance, line voltage, gate voltage, width, cells, generator -> conductance
+PulseLaw = Callable[[Siemens, float, float, float, CellSpread, np.random.Generator], Siemens]
+
+
+@dataclass(frozen=True, eq=False)
+class SweepRows:
+    """Pulses of sweeps, in the order measured.
+
+    Attributes:
+        swept: which voltage rises in the inner loop: that of the driven line or of the gate.
+        cell: number of the cell from 0, one entry per pulse like all below.
+        sweep: number of the sweep from 0.
+        voltage_v: the swept voltage.
+        initial_s, final_s: conductance before and after the pulse.
+        held_v: the voltage that stays the same.
+        width_s: pulse width, the same for all.
+        start_s: conductance before the first pulse, one per sweep.
+    """
+
+    swept: Line
+    cell: NDArray[np.intp]
+    sweep: NDArray[np.intp]
+    voltage_v: NDArray[np.float64]
+    initial_s: NDArray[np.float64]
+    final_s: NDArray[np.float64]
+    held_v: float
+    width_s: float
+
+    @property
+    def first(self) -> NDArray[np.intp]:
+        """Index of the first pulse of each sweep."""
+        return np.flatnonzero(np.diff(self.sweep, prepend=-1))
+
+    def of_cells(self, cells: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Pulses of each of the cells, as indices."""
+        return [np.flatnonzero(self.cell == cell) for cell in cells]
+
+    def lines_v(self, voltage_v: float) -> tuple[float, float]:
+        """(driven line, gate) at a value of the swept voltage."""
+        return (voltage_v, self.held_v) if self.swept == "line" else (self.held_v, voltage_v)
+
+
+def load_sweep(path: Path, line: str) -> SweepRows:
+    """Read a file of sweeps.
+
+    Args:
+        line: name of the driven line's column, such as "v_bl".
+
+    Raises:
+        DataError: the file is not of that layout, or not exactly one of the voltages is swept.
+    """
+    table = read_table(path, ("addr", "pulse_width", line, "v_wl", "r_initial", "r_final"))
+    for column in ("r_initial", "r_final"):
+        refuse(path, column, "a resistance above 0 ohm", table[column] <= 0, table)
+    for column in (line, "v_wl"):
+        refuse(path, column, "a voltage of 0 to 10 V", (table[column] < 0) | (table[column] > 10), table)
+    refuse(path, "pulse_width", "a width above 0 ns", table["pulse_width"] <= 0, table)
+    moving = [name for name in (line, "v_wl") if np.ptp(table[name]) > 0]
+    if len(moving) != 1 or np.ptp(table["pulse_width"]) > 0:
+        raise DataError(
+            f"{path} sweeps {len(moving)} of the voltages {line} and v_wl; expected is one swept, the other voltage and "
+            "the pulse width constant",
+            fix="give a file of sweeps at one pulse width in which one voltage rises",
+        )
+    swept = moving[0]
+    held = "v_wl" if swept == line else line
+    new = (np.diff(table["addr"], prepend=np.nan) != 0) | (np.diff(table[swept], prepend=np.inf) <= 0)
+    return SweepRows(
+        swept="gate" if swept == "v_wl" else "line",
+        cell=np.unique(table["addr"], return_inverse=True)[1],
+        sweep=np.cumsum(new) - 1,
+        voltage_v=table[swept],
+        initial_s=1.0 / table["r_initial"],
+        final_s=1.0 / table["r_final"],
+        held_v=float(table[held][0]),
+        width_s=float(table["pulse_width"][0]) * 1e-9,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Sweeps:
+    """Conductance after each pulse, shape (sweeps, steps); NaN after the pulse that ended the sweep."""
+
+    voltage_v: NDArray[np.float64]
+    final_s: NDArray[np.float64]
+
+    def crossing_v(self, crossed: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Voltage of the first pulse after which `crossed` holds, for the sweeps in which it does."""
+        hit = crossed.any(axis=1)
+        return self.voltage_v[crossed[hit].argmax(axis=1)]
+
+    def at_v(self, voltage_v: float) -> NDArray[np.float64]:
+        """Conductance after the pulse nearest a voltage, of the sweeps that came so far."""
+        column = self.final_s[:, np.abs(self.voltage_v - voltage_v).argmin()]
+        return column[np.isfinite(column)]
+
+
+def table_of(rows: SweepRows, cells: NDArray[np.intp]) -> Sweeps:
+    """Measured sweeps of some cells as a table."""
+    steps = np.unique(np.round(rows.voltage_v, 6))
+    chosen = np.isin(rows.cell, cells)
+    sweep = np.unique(rows.sweep[chosen], return_inverse=True)[1]
+    final_s = np.full((sweep.max() + 1, len(steps)), np.nan)
+    final_s[sweep, np.searchsorted(steps, np.round(rows.voltage_v[chosen], 6))] = rows.final_s[chosen]
+    return Sweeps(steps, final_s)
+
+
+def simulate_sweeps(
+    rows: SweepRows,
+    law: PulseLaw,
+    cells: CellSpread,
+    start_s: NDArray[np.float64],
+    ended: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+    rng: np.random.Generator,
+) -> Sweeps:
+    """Run the measurement's sweep on simulated cells: all steps in turn, until a cell meets the end condition."""
+    steps = np.unique(np.round(rows.voltage_v, 6))
+    final_s = np.full((len(start_s), len(steps)), np.nan)
+    now_s, running = start_s.astype(np.float64), np.arange(len(start_s))
+    for column, voltage_v in enumerate(steps):
+        line_v, gate_v = rows.lines_v(float(voltage_v))
+        now_s[running] = law(now_s[running], line_v, gate_v, rows.width_s, cells.at(running), rng)
+        final_s[running, column] = now_s[running]
+        running = running[~ended(now_s[running])]
+        if not len(running):
+            break
+    return Sweeps(steps, final_s)
