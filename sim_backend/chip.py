@@ -26,6 +26,9 @@ from sim_backend.tia import ColumnTias
 
 Cells = NDArray[np.float64]
 
+#: bias that moves no cell, such as offsets of rows that take no part in a pulse
+_NO_PULSE_V = 0.1
+
 
 @dataclass(frozen=True)
 class CellPhysics:
@@ -247,13 +250,14 @@ class SimulatedChip:
             v_gate_v: word-line voltage.
             width_s: duration.
         """
-        index = np.flatnonzero(mask & self.faults.can_switch)
+        bias_v = np.broadcast_to(bias_v, mask.shape)
+        index = np.flatnonzero(mask & self.faults.can_switch & (np.abs(bias_v) > _NO_PULSE_V))
         if not len(index):
             return
         self._settle(index)
         cells, physics, rng = self.state.cells.reshape(-1), self.physics, self._pulse_rng
         old = cells[index]
-        bias_v = np.broadcast_to(bias_v, mask.shape).reshape(-1)[index]
+        bias_v = bias_v.reshape(-1)[index]
         forward, formed = bias_v > 0.0, old["formed"].copy()
         new_s = old["conductance_s"].copy()
         breaks = forward & ~formed & physics.forming.forms(bias_v, width_s, physics.breakdown_v.reshape(-1)[index])

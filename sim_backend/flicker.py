@@ -86,8 +86,11 @@ def lorentzians_s(low_hz: float, high_hz: float) -> NDArray[np.float32]:
     return (1.0 / (2.0 * math.pi * np.geomspace(low_hz, high_hz, n_lorentzians))).astype(np.float32)
 
 
-def flicker_psd_per_hz(frequency_hz: NDArray[np.float64], low_hz: float, high_hz: float) -> NDArray[np.float64]:
-    """One-sided power spectral density of this noise at unit variance: what `FlickerNoise.at` draws."""
-    tau_s = lorentzians_s(low_hz, high_hz).astype(np.float64)
-    omega_tau = 2.0 * math.pi * np.asarray(frequency_hz)[..., None] * tau_s
-    return np.mean(4.0 * tau_s / (1.0 + omega_tau**2), axis=-1)
+def psd_per_hz(
+    frequency_hz: NDArray[np.float64], interval_s: float, time_constants_s: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """One-sided power spectral density, at unit variance, of this noise read at equal intervals."""
+    kept = np.exp(-interval_s / np.asarray(time_constants_s, np.float64))
+    cosine = np.cos(2.0 * math.pi * np.asarray(frequency_hz) * interval_s)[..., None]
+    lorentzians = 2.0 * interval_s * (1.0 - kept**2) / (1.0 - 2.0 * kept * cosine + kept**2)
+    return lorentzians.mean(axis=-1)

@@ -76,7 +76,7 @@ class SwitchingSettings(Settings):
         0.1, "lower switching voltage per decade of longer pulse", unit="V", source=GUESS + "; usual 0.05 to 0.2", ge=0
     )
     set_voltage_v: float = setting(
-        0.6, "bit-line voltage at which SET begins, median cell", unit="V", source="RADAR data: 0.3 to 0.7 V", ge=0
+        0.6, "bit-line voltage at which SET begins, median cell", unit="V", source="guess: RADAR data 0 to 0.4 V"
     )
     set_cell_v: float = setting(
         0.05, "spread of it between cells", unit="V", source="guess: a third of RADAR data's", ge=0
@@ -92,7 +92,7 @@ class SwitchingSettings(Settings):
         3.2e3, "resistance that no SET goes below (select transistor, lines)", unit="ohm", source="RADAR data", ge=0
     )
     set_cell: float = setting(
-        0.06, "spread of SET conductance between cells, log", source="guess: RADAR cycling data 0.1", ge=0
+        0.06, "spread of the gate's limit between cells, log", source="guess: RADAR cycling data 0.1", ge=0
     )
     set_cycle: float = setting(
         0.03, "spread of SET conductance between pulses, log", source="RADAR data: 0.015 sweeps, 0.1 cycling", ge=0
@@ -158,7 +158,7 @@ class NoiseSettings(Settings):
     flicker_share: float = setting(
         0.5,
         "share of that variance that is 1/f noise; the rest is white",
-        source="0.7 for the quietest cell measured (akashlevy, technology A); for this macro " + GUESS,
+        source="0.6 to 1 in another technology (akashlevy, technology A, 5 cells); for this macro " + GUESS,
         ge=0,
         le=1,
     )
@@ -182,11 +182,15 @@ class TelegraphSettings(Settings):
         0.02, "share of cells that have it", source=GUESS + "; paper: most of 40 cells are quiet", ge=0, le=1
     )
     amplitude: float = setting(
-        0.05, "median of the jump, relative to the conductance", source="3 to 30 % measured (akashlevy); " + GUESS, ge=0
+        0.03, "median of the jump, relative to the conductance", source="1 to 4 % (akashlevy); for ours " + GUESS, ge=0
     )
     amplitude_spread: float = setting(0.5, "spread of it between cells, of its logarithm", source=GUESS, ge=0, le=3)
     dwell_min_s: float = setting(
-        1e-2, "shortest mean time in one state", unit="s", source="jumps at 400 Hz reads (akashlevy)", gt=0
+        1e-2,
+        "shortest mean time in one state",
+        unit="s",
+        source="16 ms and more seen in 400 Hz reads (akashlevy)",
+        gt=0,
     )
     dwell_max_s: float = setting(1e2, "longest mean time in one state", unit="s", source="as above; " + GUESS, gt=0)
 
@@ -219,20 +223,27 @@ class RelaxationSettings(Settings):
     jump_up: tuple[float, ...] = setting((0.1,), "mean jump up of ln(conductance)", source=GUESS)
     jump_down: tuple[float, ...] = setting((0.1,), "mean jump down of ln(conductance)", source=GUESS)
     reference_c: float = setting(
-        25.0, "temperature at which a decade is one of real time", unit="degC", source="ours", ge=-55, le=400
+        25.0, "temperature at which ages count as they are", unit="degC", source="ours", ge=-55, le=400
     )
-    activation_ev: float = setting(1.0, "of relaxation: how heat speeds it up", unit="eV", source=GUESS, ge=0, le=5)
+    activation_ev: float = setting(
+        1.5,
+        "of relaxation: how heat speeds it up",
+        unit="eV",
+        source="1.5 to 2.5 in akashlevy bakes; " + GUESS,
+        ge=0,
+        le=5,
+    )
     loss_reference_c: float = setting(
         220.0, "temperature at which `loss_per_s` holds", unit="degC", source="akashlevy bake", ge=-55, le=400
     )
     loss_per_s: tuple[float, ...] = setting(
-        (2e-5,), "mean loss of ln(conductance) to heat", unit="1/s", source="akashlevy, technology A; for ours " + GUESS
+        (4e-5,), "mean loss of ln(conductance) to heat", unit="1/s", source="akashlevy, technology A; for ours " + GUESS
     )
     loss_spread: float = setting(
-        0.3, "variance over mean of that loss", source="akashlevy, technology A; for ours " + GUESS, gt=0
+        0.9, "variance over mean of that loss", source="akashlevy, technology A; for ours " + GUESS, gt=0
     )
     loss_activation_ev: float = setting(
-        1.0, "of that loss", unit="eV", source="akashlevy, technology A; for ours " + GUESS, ge=0, le=5
+        0.85, "of that loss", unit="eV", source="akashlevy, technology A; for ours " + GUESS, ge=0, le=5
     )
 
     @model_validator(mode="after")

@@ -35,7 +35,8 @@ class CellSpread:
 
     Attributes:
         set_v, reset_v: added to the voltage at which SET and RESET begin.
-        set_ratio, reset_ratio: factors on the conductance that SET and RESET aim at.
+        set_ratio: factor on the gate's limit of SET.
+        reset_ratio: factor on the conductance that RESET aims at.
     """
 
     set_v: NDArray[np.float32]
@@ -73,7 +74,7 @@ class Switching:
     def after_set_s(
         self,
         conductance_s: Siemens,
-        voltage_v: float,
+        voltage_v: float | NDArray[np.float64],
         v_gate_v: float,
         width_s: float,
         cells: CellSpread,
@@ -83,9 +84,9 @@ class Switching:
         s = self.settings
         if not s.enabled:
             return conductance_s
-        over_v = np.maximum(np.float32(abs(voltage_v) + self._gain_v(width_s) - s.set_voltage_v) - cells.set_v, 0.0)
+        over_v = np.maximum((np.abs(voltage_v) + self._gain_v(width_s) - s.set_voltage_v) - cells.set_v, 0.0)
         gate_s = max(0.0, v_gate_v - s.gate_threshold_v) * s.set_gate_s_per_v
-        limit_s = np.minimum(np.float32(s.set_line_s_per_v) * over_v, np.float32(gate_s)) * cells.set_ratio
+        limit_s = np.minimum(np.float32(s.set_line_s_per_v) * over_v, np.float32(gate_s) * cells.set_ratio)
         aim_s = limit_s / (1.0 + limit_s * np.float32(s.set_series_ohm))
         spread = np.exp(np.float32(s.set_cycle) * rng.standard_normal(conductance_s.shape, np.float32))
         return np.maximum(conductance_s, aim_s * spread)
@@ -93,7 +94,7 @@ class Switching:
     def after_reset_s(
         self,
         conductance_s: Siemens,
-        voltage_v: float,
+        voltage_v: float | NDArray[np.float64],
         v_gate_v: float,
         width_s: float,
         cells: CellSpread,
@@ -104,10 +105,10 @@ class Switching:
         if not s.enabled:
             return conductance_s
         shape = conductance_s.shape
-        across_v = min(abs(voltage_v), max(0.0, v_gate_v - s.reset_gate_drop_v))
+        across_v = np.minimum(np.abs(voltage_v), max(0.0, v_gate_v - s.reset_gate_drop_v))
         if across_v == 0.0:
             return conductance_s
-        over_v = np.float32(across_v + self._gain_v(width_s) - s.reset_voltage_v) - cells.reset_v
+        over_v = across_v + self._gain_v(width_s) - s.reset_voltage_v - cells.reset_v
         cycle_v = np.float32(s.reset_cycle_v) * rng.standard_normal(shape, np.float32)
         effect = expit((over_v + cycle_v) / np.float32(s.reset_onset_v))
         aim_s = np.float32(s.reset_s) * cells.reset_ratio * np.exp(-over_v / np.float32(s.reset_slope_v))

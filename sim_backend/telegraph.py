@@ -5,7 +5,7 @@ process, carried over any time step with its exact transition probabilities. The
 conductance that a cell is programmed to is its mean over time.
 
 Source: one trap beside the filament, which fills and empties. The continuous reads of `rram_relaxation.npz` show
-amplitudes of 3 % to 30 % (`sim_backend.fits.noise`); the share of such cells in the macro is a guess. Valid for cells
+amplitudes of 1 % to 4 % (`sim_backend.fits.noise`); the share of such cells in the macro is a guess. Valid for cells
 with one dominant trap; a cell with several is not drawn.
 """
 

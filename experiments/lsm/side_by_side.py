@@ -8,6 +8,7 @@ chip nor simulator.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,8 +19,10 @@ from experiments.datasets import SpikeDataset
 from experiments.lsm import figures
 from experiments.lsm.protocols import Chosen, LabelledFeatures, choose_by_validation
 from experiments.lsm.supervised import SupervisedSettings, counts_table, encode_into
+from experiments.lsm.tile_record import fault_summary, tile_results
 from hil.backend import CrossbarBackend
 from hil.errors import ConfigError
+from hil.fault_map import FaultMap
 from hil.lsm.accuracy import wilson_interval
 from hil.lsm.encoder import LsmEncoder
 from hil.lsm.readout import features_of
@@ -67,7 +70,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison found; `right` and `right_against` say of each sample whether its class was right."""
+    """What a comparison found.
+
+    `right` and `right_against` say of each sample whether its class was right; `faults` is as `fault_summary` says.
+    """
 
     chosen: Chosen
     agreement: Agreement
@@ -75,6 +81,7 @@ class Outcome:
     right_against: NDArray[np.bool_]
     telemetry: dict[str, float]
     telemetry_against: dict[str, float]
+    faults: dict[str, Any] | None
     figures: dict[str, bytes]
 
 
@@ -146,6 +153,7 @@ def run(
     *,
     n_samples: int,
     seed: int,
+    fault_map: FaultMap | None = None,
     progress: Progress = no_progress,
 ) -> Outcome:
     """Train on the reference, encode the drawn test samples with both, compare, and complete the run file.
@@ -157,6 +165,7 @@ def run(
         run_file: made with `tables`; completed here.
         n_samples: test samples to draw.
         seed: draws them; also of the validation split and the read-out.
+        fault_map: of the array of the backend. Both put the network on the same cells, neuron by neuron.
         progress: told on the way.
 
     Raises:
@@ -164,9 +173,13 @@ def run(
     """
     index = draw_samples(len(dataset.test), n_samples, seed)
     samples = dataset.test.taken(index)
-    encoder = LsmEncoder(backend, settings.lsm, dataset.n_inputs)
-    _rehearse(reference, settings, dataset.n_inputs, samples.words, progress)
-    encoder_against = LsmEncoder(reference, settings.lsm, dataset.n_inputs)
+    encoder = LsmEncoder(backend, settings.lsm, dataset.n_inputs, fault_map)
+
+    def encoder_of_reference() -> LsmEncoder:
+        return LsmEncoder(reference, settings.lsm, dataset.n_inputs, fault_map)
+
+    _rehearse(reference, encoder_of_reference, samples.words, progress)
+    encoder_against = encoder_of_reference()
     trained_on = encode_into(
         run_file, "counts_train", encoder_against, dataset.train, progress, what="encode train samples"
     )
@@ -187,12 +200,14 @@ def run(
         right_against=predicted_against == samples.labels,
         telemetry=dict(backend.telemetry().values),
         telemetry_against=dict(reference.telemetry().values),
+        faults=fault_summary(encoder),
         figures={"side_by_side": _figure(counts, against, agreement, backend, reference)},
     )
     results = {
         "summary": summary(outcome, dataset),
         "predicted": predicted,
         "predicted_against": predicted_against,
+        **tile_results(encoder),
         **outcome.figures,
     }
     run_file.finish("complete", results)
@@ -219,13 +234,13 @@ def summary(outcome: Outcome, dataset: SpikeDataset) -> dict[str, Any]:
         "honest_epochs": outcome.chosen.epochs,
         "telemetry": outcome.telemetry,
         "telemetry_against": outcome.telemetry_against,
+        "faults": outcome.faults,
     }
 
 
 def _rehearse(
     reference: CrossbarBackend,
-    settings: SupervisedSettings,
-    n_inputs: int,
+    make_encoder: Callable[[], LsmEncoder],
     words: NDArray[np.uint64],
     progress: Progress,
 ) -> None:
@@ -235,7 +250,7 @@ def _rehearse(
     is ahead in every stream by all that the other will use. Zero bias in between, since a board measures its zero codes
     when it is brought up again.
     """
-    LsmEncoder(reference, settings.lsm, n_inputs).encode(words, progress, what="rehearse, reference")
+    make_encoder().encode(words, progress, what="rehearse, reference")
     reference.make_safe()
 
 

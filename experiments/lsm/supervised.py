@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from experiments.datasets import DataSettings, SpikeDataset, SpikeSet
 from experiments.lsm import figures
 from experiments.lsm.protocols import LabelledFeatures, Scored, honest, paper
+from experiments.lsm.tile_record import fault_summary, tile_results
 from hil.backend import CrossbarBackend
 from hil.config import Settings
+from hil.fault_map import FaultMap
 from hil.lsm.accuracy import confusion
 from hil.lsm.encoder import LsmEncoder
 from hil.lsm.readout import features_of
@@ -46,6 +48,7 @@ class Outcome:
         honest, paper: scores of the two protocols.
         spike_rate: spikes per neuron and step over the test data.
         weight_sigma_s: measured spread of G+ - G-.
+        faults: of the tile, as `fault_summary` says; None without a fault map.
         figures: PNG by name.
     """
 
@@ -53,6 +56,7 @@ class Outcome:
     paper: Scored
     spike_rate: float
     weight_sigma_s: float
+    faults: dict[str, Any] | None
     figures: dict[str, bytes]
 
 
@@ -111,6 +115,7 @@ def run(
     run_file: RunFile,
     *,
     seed: int,
+    fault_map: FaultMap | None = None,
     progress: Progress = no_progress,
 ) -> Outcome:
     """Encode both splits, train and score the read-out, draw the figures, and complete the run file.
@@ -121,9 +126,10 @@ def run(
         settings: network and read-out.
         run_file: made with `tables`; completed here.
         seed: of the validation split, the read-out and t-SNE.
+        fault_map: of the array; the network is put where the faults are fewest.
         progress: told on the way.
     """
-    encoder = LsmEncoder(backend, settings.lsm, dataset.n_inputs)
+    encoder = LsmEncoder(backend, settings.lsm, dataset.n_inputs, fault_map)
     scored: dict[str, LabelledFeatures] = {}
     for split, samples in (("train", dataset.train), ("test", dataset.test)):
         counts = encode_into(run_file, f"counts_{split}", encoder, samples, progress, what=f"encode {split} samples")
@@ -137,6 +143,7 @@ def run(
         paper=paper_score,
         spike_rate=float(test.features.mean()),
         weight_sigma_s=encoder.measure_sigma_s(),
+        faults=fault_summary(encoder),
         figures=pictures,
     )
     run_file.finish("complete", {**results, "summary": summary(outcome, dataset), **pictures})
@@ -157,6 +164,7 @@ def summary(outcome: Outcome, dataset: SpikeDataset) -> dict[str, Any]:
         "paper_epochs": outcome.paper.epochs,
         "spike_rate_per_step": outcome.spike_rate,
         "weight_sigma_s": outcome.weight_sigma_s,
+        "faults": outcome.faults,
     }
 
 
@@ -175,6 +183,7 @@ def _report(
         "trace_inputs": traced.inputs,
         "trace_spikes": traced.spikes,
         "trace_membrane": traced.membrane,
+        **tile_results(encoder),
     }
     pictures = {
         "confusion": figures.confusion_png(table, title),

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from hil.cli.terminal import print_json, print_table, progress_bars
 from hil.errors import CapabilityError, ConfigError, LimitError, RunFileError
 from hil.progress import Progress
 
+if TYPE_CHECKING:
+    from hil.fault_map import FaultMap
+
 app = typer.Typer(help="Liquid-state-machine experiments.", no_args_is_help=True, rich_markup_mode=None)
 
 # \b: lines stay as they are
@@ -29,6 +32,7 @@ Examples:
   hil lsm nmnist --dataset nmnist --data nmnist.tar.gz --seed 3 --json
   hil lsm nmnist --set data.n_train=500 --set sim.noise.relative=0.05
   hil lsm nmnist --backend emulator --samples 20
+  hil lsm nmnist --faults faults.npz
 """
 
 
@@ -54,6 +58,14 @@ def nmnist(
         str | None,
         typer.Option("--against", help="With --samples: the backend to compare with; sim if left out.", metavar="NAME"),
     ] = None,
+    faults: Annotated[
+        Path | None,
+        typer.Option(
+            "--faults",
+            help="Fault map of the array (.npz), or a run file (.h5) that holds one: the network avoids the faults.",
+            metavar="FILE",
+        ),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: SeedOption = 0,
@@ -72,11 +84,13 @@ def nmnist(
     if samples is None and against is not None:
         raise ConfigError(f"--against {against} says nothing without --samples", fix="add --samples N, such as 32")
     settings = _load(dataset, data, config, overrides)
+    fault_map = None if faults is None else _load_faults(faults)
     started = time.perf_counter()
     if samples is None:
-        result, show = _classify(settings, backend, seed, out), _print_classified
+        result, show = _classify(settings, backend, fault_map, seed, out), _print_classified
     else:
-        result, show = _compare(settings, backend, against or "sim", samples, seed, out), _print_compared
+        result = _compare(settings, backend, against or "sim", fault_map, samples, seed, out)
+        show = _print_compared
     result["wall_s"] = round(time.perf_counter() - started, 2)
     if as_json:
         print_json(result)
@@ -98,6 +112,12 @@ def _load(dataset: str | None, data: Path | None, config: Path | None, overrides
     if data is not None:
         texts.append(f"data.path={_quoted(str(data))}")
     return load_settings(config, texts)
+
+
+def _load_faults(path: Path) -> FaultMap:
+    from hil.fault_map import FaultMap
+
+    return FaultMap.load(path)
 
 
 def _quoted(text: str) -> str:
@@ -125,18 +145,20 @@ class _Array:
         return self.name if kind == self.name else f"{self.name} ({kind})"
 
 
-def _classify(settings: Any, backend_name: str, seed: int, out: Path) -> dict[str, Any]:
+def _classify(settings: Any, backend_name: str, fault_map: FaultMap | None, seed: int, out: Path) -> dict[str, Any]:
     from experiments.lsm import supervised
     from hil.session import open_session
 
     array = _array(backend_name, settings, seed)
     with progress_bars() as progress:
-        dataset = _dataset(settings, [array], seed, progress)
+        dataset = _dataset(settings, [array], fault_map, seed, progress)
         with _few_threads(settings):
             tables = supervised.tables(settings.lsm.n_neurons)
             run_file = _run_file(out, "lsm-nmnist", tables, settings, array, array.identity, seed)
             with run_file, open_session(array.backend, array.limits) as session:
-                outcome = supervised.run(session, dataset, settings, run_file, seed=seed, progress=progress)
+                outcome = supervised.run(
+                    session, dataset, settings, run_file, seed=seed, fault_map=fault_map, progress=progress
+                )
     return {
         "experiment": "lsm nmnist",
         "backend": array.shown,
@@ -149,7 +171,13 @@ def _classify(settings: Any, backend_name: str, seed: int, out: Path) -> dict[st
 
 
 def _compare(
-    settings: Any, backend_name: str, against_name: str, n_samples: int, seed: int, out: Path
+    settings: Any,
+    backend_name: str,
+    against_name: str,
+    fault_map: FaultMap | None,
+    n_samples: int,
+    seed: int,
+    out: Path,
 ) -> dict[str, Any]:
     from experiments.lsm import side_by_side
     from hil.session import open_session
@@ -162,7 +190,7 @@ def _compare(
     against = _array(against_name, settings, chip_seed)
     _check_same_shape(array, against)
     with progress_bars() as progress:
-        dataset = _dataset(settings, [array, against], seed, progress)
+        dataset = _dataset(settings, [array, against], fault_map, seed, progress)
         side_by_side.draw_samples(len(dataset.test), n_samples, seed)
         with _few_threads(settings):
             tables = side_by_side.tables(settings.lsm.n_neurons)
@@ -176,7 +204,15 @@ def _compare(
                 open_session(array.backend, array.limits) as session,
             ):
                 outcome = side_by_side.run(
-                    session, reference, dataset, settings, run_file, n_samples=n_samples, seed=seed, progress=progress
+                    session,
+                    reference,
+                    dataset,
+                    settings,
+                    run_file,
+                    n_samples=n_samples,
+                    seed=seed,
+                    fault_map=fault_map,
+                    progress=progress,
                 )
     return {
         "experiment": "lsm nmnist compare",
@@ -211,14 +247,17 @@ def _array(name: str, settings: Any, seed: int) -> _Array:
     return _Array(name, backend, limits)
 
 
-def _dataset(settings: Any, arrays: list[_Array], seed: int, progress: Progress) -> Any:
+def _dataset(settings: Any, arrays: list[_Array], fault_map: FaultMap | None, seed: int, progress: Progress) -> Any:
     """Load the data, and refuse what does not go with them."""
     from experiments.datasets import load_from_settings
     from experiments.lsm.protocols import split_validation
 
+    if fault_map is not None:
+        # The arrays have one shape.
+        fault_map.check_shape(arrays[0].backend.info.shape, "the map of --faults")
     dataset = load_from_settings(settings.data, progress=progress)
     for array in arrays:
-        _check_fits(dataset.n_inputs, settings.lsm.n_neurons, array.backend.info.shape)
+        _check_fits(dataset.n_inputs, settings.lsm.n_neurons, array.backend.info.shape, fault_map)
     # Needed much later, but a set too small for it is known now.
     split_validation(dataset.train.labels, settings.readout.validation_fraction, seed)
     return dataset
@@ -253,13 +292,16 @@ def _check_same_shape(array: _Array, against: _Array) -> None:
         )
 
 
-def _check_fits(n_inputs: int, n_neurons: int, shape: tuple[int, int]) -> None:
+def _check_fits(n_inputs: int, n_neurons: int, shape: tuple[int, int], fault_map: FaultMap | None) -> None:
+    from hil.fault_map import FaultMap
     from hil.lsm.encoder import lsm_tile
+    from hil.placement import usable_lines
 
     try:
-        lsm_tile(n_inputs, n_neurons).check_fits(shape)
+        lsm_tile(n_inputs, n_neurons, fault_map).check_fits(shape)
     except LimitError as error:
-        most = min(shape[0] - n_inputs, shape[1] // 2)
+        rows, n_pairs = usable_lines(fault_map or FaultMap.healthy_array(shape))
+        most = min(len(rows) - n_inputs, n_pairs)
         raise ConfigError(
             f"a network of lsm.n_neurons = {n_neurons} and {n_inputs} inputs does not fit: {error.what}",
             fix=f"use at most {most} neurons"
@@ -318,11 +360,23 @@ def _with_interval(value: float, interval: list[float], *, sign: bool = False) -
     return f"{100 * value:{'+' if sign else ''}.2f} %   95 % interval {low} to {high}"
 
 
+def _faults_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What to say about faults: nothing without a fault map."""
+    faults = result["faults"]
+    if faults is None:
+        return []
+    kinds = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in faults["tile"].items() if n)
+    text = f"{faults['tile_faulty']} of {faults['tile_cells']}{f'   ({kinds})' if kinds else ''}"
+    avoided = f"{faults['rows_out']} rows and {faults['cols_out']} columns that are open or shorted"
+    return [("faulty cells in the tile", text), ("avoided", avoided)]
+
+
 def _print_classified(result: dict[str, Any]) -> None:
     rows = [
         ("data", f"{result['data_source']}"),
         ("samples", f"{result['n_train']} for training, {result['n_test']} for testing"),
         ("backend", f"{result['backend']}, seed {result['seed']}, calibration: {result['calibration'] or 'none'}"),
+        *_faults_rows(result),
         ("honest protocol", _with_interval(result["honest_accuracy"], result["accuracy_interval"])),
         ("paper protocol", f"{_percent(result['paper_accuracy'])}   best epoch chosen on the test data, as published"),
         ("the paper, N-MNIST", "89.66 % on the chip, 89.11 % in software (paper protocol)"),
@@ -347,6 +401,7 @@ def _print_compared(result: dict[str, Any]) -> None:
             "against",
             f"{result['against']}, seed {result['chip_seed']}, calibration: {result['calibration_against'] or 'none'}",
         ),
+        *_faults_rows(result),
         (f"accuracy, {backend}", _with_interval(result["honest_accuracy"], result["accuracy_interval"])),
         (
             f"accuracy, {against}",

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from hil.backend import CrossbarBackend
 from hil.errors import CapabilityError, DataError, DeviceError
+from hil.fault_map import FaultMap
 from hil.lsm.settings import LsmSettings
+from hil.placement import place, tile_faults
 from hil.progress import Progress, no_progress
 from hil.spikes import WORD_BITS, PackedSpikes, n_words, unpack_bits
 from hil.tile import Tile, differential_tile
@@ -24,9 +26,16 @@ _GAIN_AVERAGE = 4
 _SPREAD_OVER_NOISE, _SPREAD_MIN = 3.0, 0.05
 
 
-def lsm_tile(n_inputs: int, n_neurons: int) -> Tile:
-    """Tile of a network: input rows first, then one recurrent row per neuron; a column pair per neuron."""
-    return differential_tile(n_inputs + n_neurons, n_neurons)
+def lsm_tile(n_inputs: int, n_neurons: int, fault_map: FaultMap | None = None) -> Tile:
+    """Tile of a network: input rows first, then one recurrent row per neuron; a column pair per neuron.
+
+    With a fault map it lies on the lines with the fewest faults, otherwise on the first ones.
+
+    Raises:
+        LimitError: there are not enough lines without an open or a short.
+    """
+    n_rows = n_inputs + n_neurons
+    return differential_tile(n_rows, n_neurons) if fault_map is None else place(n_rows, n_neurons, fault_map)
 
 
 class LsmEncoder:
@@ -36,16 +45,24 @@ class LsmEncoder:
         backend: an open session.
         settings: the network.
         n_inputs: input rows.
+        fault_map: of the array; the tile then lies where the faults are fewest, and weights of faulty cells do not
+            count when the gain is measured: one cell that is stuck on would lower the drive of all neurons.
 
     Raises:
         LimitError: the network does not fit the array.
+        ConfigError: the fault map is of an array of another shape.
     """
 
-    def __init__(self, backend: CrossbarBackend, settings: LsmSettings, n_inputs: int) -> None:
+    def __init__(
+        self, backend: CrossbarBackend, settings: LsmSettings, n_inputs: int, fault_map: FaultMap | None = None
+    ) -> None:
         self.backend = backend
         self.settings = settings
         self.n_inputs = n_inputs
-        self.tile = lsm_tile(n_inputs, settings.n_neurons)
+        self.fault_map = fault_map
+        if fault_map is not None:
+            fault_map.check_shape(backend.info.shape)
+        self.tile = lsm_tile(n_inputs, settings.n_neurons, fault_map)
         self.tile.check_fits(backend.info.shape)
         self.drive_per_a = self._drive_per_a()
 
@@ -146,10 +163,15 @@ class LsmEncoder:
         return nominal * self.settings.sigma_nominal_s / self.measure_sigma_s()
 
     def measure_sigma_s(self) -> float:
-        """Spread of the weights as the whole tile shows them: one VMM per row, over the read voltage."""
+        """Spread of the weights as the whole tile shows them: one VMM per row, over the read voltage.
+
+        Weights of which a cell is known to be faulty are left out.
+        """
         one_hot = PackedSpikes.pack(np.eye(self.tile.n_rows, dtype=np.bool_))
         vmm = self.backend.vmm
         runs = np.array([vmm(one_hot, self.tile, self.settings.v_read_v) for _ in range(_GAIN_AVERAGE)], np.float64)
+        if self.fault_map is not None:
+            runs = runs[:, self._healthy_weights(self.fault_map)]
         spread_s = float(runs.mean(axis=0).std() / self.settings.v_read_v)
         noise_s = float(np.sqrt(runs.var(axis=0, ddof=1).mean() / _GAIN_AVERAGE) / self.settings.v_read_v)
         if not spread_s > max(_SPREAD_OVER_NOISE * noise_s, _SPREAD_MIN * self.settings.sigma_nominal_s):
@@ -159,6 +181,17 @@ class LsmEncoder:
                 fix="form the array first, or check the board",
             )
         return float(np.sqrt(spread_s**2 - noise_s**2))
+
+    def _healthy_weights(self, fault_map: FaultMap) -> NDArray[np.bool_]:
+        """Weights (rows, outputs) whose two cells are both healthy."""
+        plus, minus = np.split(tile_faults(self.tile, fault_map) == 0, 2, axis=1)
+        healthy = plus & minus
+        if not healthy.any():
+            raise DeviceError(
+                "every weight of the tile has a faulty cell",
+                fix="use a smaller network, or form the array and make a new fault map",
+            )
+        return healthy
 
 
 def torch_device(name: str) -> Any:

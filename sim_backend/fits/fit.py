@@ -101,6 +101,18 @@ def halves(cell: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[np.boo
     return first[cell_index], ~first[cell_index]
 
 
+Samples = Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating]]]
+
+
+def between_halves(against_model: Samples, against_half: Samples) -> dict[str, float]:
+    """Distance of the cells kept out from the fitted cells themselves: how near a perfect model would come."""
+    return {
+        f"ks between measured halves, {name}": Distance.between(*against_half[name]).ks
+        for name in against_model
+        if name in against_half
+    }
+
+
 def require_cells(cell: NDArray[Any], minimum: int) -> None:
     """Refuse rows of too few cells to fit one half and compare with the other.
 
@@ -183,7 +195,7 @@ def read_table(path: Path, columns: tuple[str, ...], *, sep: str = "\t") -> dict
         f"{len(columns)} numbers a line ({', '.join(columns)}), separated by {'tabs' if sep == chr(9) else sep!r}"
     )
     rows = [
-        _numbers(line, sep, len(columns), f"line {number} of {path}", expected)
+        parse_numbers(line, sep, len(columns), f"line {number} of {path}", expected)
         for number, line in enumerate(read_lines(path), 1)
     ]
     if not rows:
@@ -205,7 +217,8 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read as text: {reason}", fix="give a text file, plain or gzip'd") from None
 
 
-def _numbers(line: str, sep: str, count: int, place: str, expected: str) -> list[float]:
+def parse_numbers(line: str, sep: str, count: int, place: str, expected: str) -> list[float]:
+    """The numbers of one line of a table; DataError names the place and what is expected there."""
     fields = line.split(sep)
     try:
         values = [float(text) for text in fields]

@@ -31,6 +31,8 @@ RAMP_START_V = 1.0
 RAMP_STEP_V = 0.05
 #: A cell that conducts less is not yet formed, and is ramped on.
 FORMED_ABOVE_S = 1.0 / 50e3
+#: With fewer cells than this all are fitted and all are compared: half of them would tell little.
+FEW_CELLS = 400
 
 _COLUMNS = ("addr", "v_wl", "v_bl", "r_final", "success")
 _BIN_S = 1e-6
@@ -57,10 +59,12 @@ def load(path: Path) -> FormingRows:
 
 
 def fit(rows: FormingRows, seed: int = 0) -> Fit:
-    """Maximum likelihood on one half of the cells, compared with the other half."""
+    """Maximum likelihood on one half of the cells, compared with the other half (few cells: all with all)."""
     rng, simulation_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     require_cells(rows.cell, 20)
     fitted, kept_out = halves(rows.cell, rng)
+    if len(rows.cell) < FEW_CELLS:
+        fitted = kept_out = np.ones(len(rows.cell), np.bool_)
     start_v = min(RAMP_START_V, float(rows.formed_at_v.min()))
     voltage_v, cells_s = rows.formed_at_v[fitted], rows.conductance_s[fitted]
     values, errors = bootstrap(
@@ -92,7 +96,7 @@ def fit(rows: FormingRows, seed: int = 0) -> Fit:
     return Fit(
         model="forming",
         parameters=parameters,
-        goodness={"cells_fitted": float(fitted.sum()), "cells_kept_out": float(kept_out.sum())},
+        goodness={"cells_fitted": float(fitted.sum()), "cells_compared": float(kept_out.sum())},
         samples={
             "forming voltage (V)": (rows.formed_at_v[kept_out], simulated_v),
             "conductance after forming (S)": (rows.conductance_s[kept_out], simulated_s),
@@ -103,6 +107,7 @@ def fit(rows: FormingRows, seed: int = 0) -> Fit:
             f"{off_gate} of {len(rows.cell)} cells formed at another gate voltage than the median: too few to fit "
             "how conductance depends on it; gate_threshold_v stays as it was.",
             "The pulse width is not in the file: width_ref_s and width_slope_v stay as they were.",
+            f"{int(kept_out.sum())} cells are compared, {int((fitted & kept_out).sum())} of them also fitted.",
             "Measured cells that form early conduct less afterwards; in the model the two are independent.",
         ),
     )

@@ -25,7 +25,7 @@ _STRAY = 1e-4
 _DERIVATIVE_STEP = 1e-3
 #: width of the prior around the values that a search starts from, on the scale of the search (mostly e-foldings): weak
 #: against some hundred reads, it keeps parameters in place that the data do not tell apart
-_PRIOR_WIDTH = 4.0
+_PRIOR_WIDTH = 1.5
 
 
 class _Scale(NamedTuple):
@@ -35,6 +35,10 @@ class _Scale(NamedTuple):
     natural: Callable[[float], float]
     low: float
     high: float
+
+    def slope(self, point: float) -> float:
+        """Derivative of the natural value by the free one."""
+        return abs(self.natural(point + 1e-4) - self.natural(point - 1e-4)) / 2e-4
 
 
 def _log(low: float, high: float) -> _Scale:
@@ -135,25 +139,30 @@ def fit_level(
     values = values_at(found.x)
     errors = {}
     for number, name in enumerate(free):
-        scale = _SCALES[name]
-        slope = (scale.natural(found.x[number] + 1e-4) - scale.natural(found.x[number] - 1e-4)) / 2e-4
-        errors[name] = abs(slope) * math.sqrt(max(covariance[number, number], 0.0))
+        errors[name] = _SCALES[name].slope(found.x[number]) * math.sqrt(max(covariance[number, number], 0.0))
     return LevelFit(values, errors, float(np.sum(counts * log_density(found.x))))
 
 
 def shared(fits: list[LevelFit], name: str) -> tuple[float, float]:
-    """Mean over levels of a parameter that should not depend on the level, and its error from the scatter of levels."""
+    """Mean over levels of a parameter that should not depend on the level, and its error.
+
+    The error is that of the levels together, or the one that their scatter tells, whichever is larger. Levels whose
+    value is at the limit of the search do not count, unless all are.
+    """
     scale = _SCALES[name]
-    points = np.array([scale.free(fit.values[name]) for fit in fits])
-    inside = np.array([scale.low * 1.02 < fit.values[name] < scale.high * 0.98 for fit in fits])
-    weights = np.array([1.0 / max(fit.errors[name] / max(abs(fit.values[name]), 1e-9), 0.02) ** 2 for fit in fits])
-    if inside.any():
-        points, weights = points[inside], weights[inside]
+    values = np.array([fit.values[name] for fit in fits])
+    inside = (values > scale.low * 1.02) & (values < scale.high * 0.98)
+    chosen = [fit for fit, counts in zip(fits, inside, strict=True) if counts] or fits
+    points = np.array([scale.free(fit.values[name]) for fit in chosen])
+    errors = np.array([max(fit.errors[name] / scale.slope(scale.free(fit.values[name])), 0.02) for fit in chosen])
+    weights = errors**-2.0
     mean = float(np.average(points, weights=weights))
-    n_effective = weights.sum() ** 2 / np.sum(weights**2)
-    variance = float(np.average((points - mean) ** 2, weights=weights)) / max(n_effective - 1.0, 1.0)
-    slope = (scale.natural(mean + 1e-4) - scale.natural(mean - 1e-4)) / 2e-4
-    return scale.natural(mean), abs(slope) * math.sqrt(variance)
+    variance = 1.0 / weights.sum()
+    if len(points) > 1:
+        n_effective = weights.sum() ** 2 / np.sum(weights**2)
+        scatter = float(np.average((points - mean) ** 2, weights=weights)) / max(n_effective - 1.0, 1.0)
+        variance = max(variance, scatter)
+    return scale.natural(mean), scale.slope(mean) * math.sqrt(variance)
 
 
 def _scores(

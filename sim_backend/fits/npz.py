@@ -36,7 +36,9 @@ def read_any(path: str | Path, names: tuple[str, ...], *, optional: bool = False
     """As `read_arrays`, of any shape."""
     expected = f"a NumPy .npz with the arrays {', '.join(names)}"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a file open that it opens itself and finds damaged
+        with Path(path).open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is a single NumPy array", fix=f"give {expected}")
             missing = [name for name in names if name not in file.files]

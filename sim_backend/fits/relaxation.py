@@ -77,12 +77,10 @@ def load(path: str | Path) -> Rows:
     Raises:
         DataError: the file is not an `.npz` with these arrays, or they do not belong together.
     """
-    for technology in FULL_SCALE_S:
-        names = tuple(f"{technology}_relax_{part}" for part in ("addr", "timept_s", "g", "g_initial"))
-        arrays = read_arrays(path, names, optional=technology != "B")
-        if arrays:
-            break
-    cell, time_s, conductance_s, initial_s = arrays.values()
+    found = {technology: _columns(path, technology, optional=True) for technology in ("B", "A")}
+    technology = next((technology for technology, columns in found.items() if columns), "B")
+    columns = found[technology] or _columns(path, technology)
+    cell, time_s, conductance_s, initial_s = columns.values()
     later = time_s > 0.0
     positive = (conductance_s > 0.0) & (initial_s > 0.0)
     if not positive.all():
@@ -93,6 +91,11 @@ def load(path: str | Path) -> Rows:
     if not later.any():
         raise DataError(f"{path}: no read is later than 0 s after programming", fix="give reads at several times")
     return Rows(technology, cell[later].astype(np.int64), time_s[later], conductance_s[later], initial_s[later])
+
+
+def _columns(path: str | Path, technology: str, *, optional: bool = False) -> dict[str, NDArray[np.float64]]:
+    names = tuple(f"{technology}_relax_{part}" for part in ("addr", "timept_s", "g", "g_initial"))
+    return read_arrays(path, names, optional=optional)
 
 
 def fit(rows: Rows, seed: int = 0) -> Fit:
@@ -155,18 +158,15 @@ def split_levels(
     level: NDArray[np.float64], cell: NDArray[np.int64]
 ) -> tuple[tuple[float, ...], list[NDArray[np.bool_]]]:
     """Centres of levels with enough cells, and which reads belong to each; `level` is a fraction of full scale."""
-    centres: list[float] = []
-    members: list[NDArray[np.bool_]] = []
-    low = LEVEL_EDGES[0]
+    low, bounds = LEVEL_EDGES[0], [LEVEL_EDGES[0]]
     for high in LEVEL_EDGES[1:]:
-        chosen = (level >= low) & (level < high)
-        if np.unique(cell[chosen]).size < _CELLS_MIN and high != np.inf:
-            continue
-        low = high
-        if chosen.any():
-            centres.append(float(np.median(level[chosen])))
-            members.append(chosen)
-    return tuple(centres), members
+        if np.unique(cell[(level >= low) & (level < high)]).size >= _CELLS_MIN:
+            low = high
+            bounds.append(high)
+    # what is left over above the last level belongs to it
+    bounds[-1 if len(bounds) > 1 else 1 :] = [np.inf]
+    members = [(level >= a) & (level < b) for a, b in pairwise(bounds)]
+    return tuple(float(np.median(level[chosen])) for chosen in members), members
 
 
 def level_parameters(
@@ -175,7 +175,7 @@ def level_parameters(
     """Parameters of all levels, each named with its level's conductance."""
     return {
         f"{name} at {centre * full_scale_s * 1e6:.0f} uS": Parameter(
-            fit.values[name], fit.errors[name], "1/s" if name.endswith("per_s") else ""
+            float(fit.values[name]), float(fit.errors[name]), "1/s" if name.endswith("per_s") else ""
         )
         for name in names
         for centre, fit in zip(centres, fits, strict=True)

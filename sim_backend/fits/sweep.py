@@ -1,14 +1,14 @@
 """Rows of SET and RESET sweeps: pulses on one cell while one line voltage rises step by step, again and again.
 
 Layout of a file: one pulse per line, tab-separated, plain or gzip'd: address, pulse width in ns, voltage of the driven
-line in V (bit line of SET, source line of RESET), word-line voltage in V, resistance before and after in ohm. One of the
-two voltages rises in the inner loop; a sweep ends where it falls back or the address changes.
+line in V (bit line of SET, source line of RESET), word-line voltage in V, resistance before and after in ohm. One of
+the two voltages rises in the inner loop; a sweep ends where it falls back or the address changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,13 +31,12 @@ class SweepRows:
 
     Attributes:
         swept: which voltage rises in the inner loop: that of the driven line or of the gate.
-        cell: number of the cell from 0, one entry per pulse like all below.
+        cell: number of the cell from 0; one entry per pulse, like the arrays below.
         sweep: number of the sweep from 0.
         voltage_v: the swept voltage.
         initial_s, final_s: conductance before and after the pulse.
         held_v: the voltage that stays the same.
         width_s: pulse width, the same for all.
-        start_s: conductance before the first pulse, one per sweep.
     """
 
     swept: Line
@@ -54,9 +53,23 @@ class SweepRows:
         """Index of the first pulse of each sweep."""
         return np.flatnonzero(np.diff(self.sweep, prepend=-1))
 
-    def of_cells(self, cells: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-        """Pulses of each of the cells, as indices."""
-        return [np.flatnonzero(self.cell == cell) for cell in cells]
+    @property
+    def ended_early(self) -> NDArray[np.bool_]:
+        """Which pulses ended a sweep before its last voltage: the cell was where the measurement wanted it."""
+        last = np.diff(self.sweep, append=self.sweep[-1] + 1) > 0
+        return last & (self.voltage_v < self.voltage_v.max())
+
+    def of_sweeps(self, good: NDArray[np.bool_]) -> SweepRows:
+        """The pulses of some sweeps; `good` has one entry per sweep."""
+        chosen = good[self.sweep]
+        return replace(
+            self,
+            cell=self.cell[chosen],
+            sweep=np.unique(self.sweep[chosen], return_inverse=True)[1],
+            voltage_v=self.voltage_v[chosen],
+            initial_s=self.initial_s[chosen],
+            final_s=self.final_s[chosen],
+        )
 
     def lines_v(self, voltage_v: float) -> tuple[float, float]:
         """(driven line, gate) at a value of the swept voltage."""
@@ -81,8 +94,8 @@ def load_sweep(path: Path, line: str) -> SweepRows:
     moving = [name for name in (line, "v_wl") if np.ptp(table[name]) > 0]
     if len(moving) != 1 or np.ptp(table["pulse_width"]) > 0:
         raise DataError(
-            f"{path} sweeps {len(moving)} of the voltages {line} and v_wl; expected is one swept, the other voltage and "
-            "the pulse width constant",
+            f"{path} sweeps {len(moving)} of {line}, v_wl at {len(np.unique(table['pulse_width']))} pulse "
+            "widths instead of one voltage at one width",
             fix="give a file of sweeps at one pulse width in which one voltage rises",
         )
     swept = moving[0]
@@ -111,6 +124,10 @@ class Sweeps:
         """Voltage of the first pulse after which `crossed` holds, for the sweeps in which it does."""
         hit = crossed.any(axis=1)
         return self.voltage_v[crossed[hit].argmax(axis=1)]
+
+    def common_v(self, share: float) -> float:
+        """Highest voltage to which at least this share of the sweeps comes."""
+        return float(self.voltage_v[np.isfinite(self.final_s).mean(axis=0) >= share][-1])
 
     def at_v(self, voltage_v: float) -> NDArray[np.float64]:
         """Conductance after the pulse nearest a voltage, of the sweeps that came so far."""
