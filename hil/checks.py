@@ -15,7 +15,11 @@ from hil.provenance import DISTRIBUTION, installed
 State = Literal["works", "missing", "broken"]
 
 #: extra -> distributions whose absence only means that the extra is not installed
-_EXTRAS = {"sim": ("numba", "torch", "scipy", "scikit-learn", "matplotlib"), "lab": ("pyserial",)}
+_EXTRAS = {
+    "sim": ("numba", "torch", "scipy", "scikit-learn", "matplotlib"),
+    "lab": ("pyserial",),
+    "export": ("pyarrow", "xarray", "h5netcdf"),
+}
 _BASE = ("numpy", "pydantic", "h5py", "typer", "rich", "pyzmq", "msgpack", "cobs")
 DISK_MIN_BYTES = 500e6
 

@@ -195,11 +195,12 @@ class SimulatedChip:
 
     def slow_noise_s(self, rows: NDArray[np.intp], cols: NDArray[np.intp], conductance_s: Cells) -> Cells:
         """Deviation of chosen cells at this moment, of the parts of the noise that last from read to read."""
-        parts = (
+        telegraph, flicker = (
             noise.at(self.clock_s, (rows, cols), conductance_s, self._slow_rng)
             for noise in (self.telegraph, self.flicker)
         )
-        return sum(parts, np.zeros(len(rows)))
+        factor = self.faults.noise_factor
+        return telegraph + (flicker if factor is None else flicker * factor[rows, cols])
 
     def white_noise(self, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Cells:
         """Relative sigma of what is drawn anew at every read of chosen cells."""

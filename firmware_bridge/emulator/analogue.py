@@ -28,6 +28,8 @@ SETTLED_TAUS = 10.4
 _FORGOTTEN_TAUS = 25.0
 #: word-line voltage above which the select transistors of the 40 nm macro conduct fully; guess
 GATE_ON_V = 1.0
+#: word-line voltage below which a select transistor lets nothing through for sure
+GATE_OFF_V = 0.1
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,10 @@ class AnalogueSide:
         """Columns whose cells conduct."""
         return inputs.word_lines & (inputs.gate_on and inputs.gate_v >= GATE_ON_V)
 
+    def exposed_columns(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """Columns whose cells see the bias of their row, if only through a transistor that conducts a little."""
+        return inputs.word_lines & (inputs.gate_on and inputs.gate_v >= GATE_OFF_V)
+
     def source_level_v(self, inputs: Inputs) -> float:
         """Potential of the source lines; floating lines follow what little drives them and count as ground."""
         return {
@@ -151,18 +157,18 @@ class AnalogueSide:
         }.get(inputs.source_lines, 0.0)
 
     def bias_v(self) -> Matrix:
-        """Voltage across each cell whose transistor is on, row minus source line, else 0; shape (rows, cols)."""
+        """Voltage across each cell whose transistor may conduct, row minus source line, else 0; shape (rows, cols)."""
         inputs = self._now.inputs
         muxes, rows = self.connected(inputs)
         bias_v = np.zeros(self.array.shape)
         if inputs.source_lines is not SourceLines.FLOAT:
-            bias_v[rows] = (inputs.row_v[muxes] - self.source_level_v(inputs))[:, None] * self.open_columns(inputs)
+            bias_v[rows] = (inputs.row_v[muxes] - self.source_level_v(inputs))[:, None] * self.exposed_columns(inputs)
         return bias_v
 
     def peak_bias_v(self) -> float:
         """Largest absolute value of `bias_v`, quickly."""
         inputs = self._now.inputs
-        if not inputs.gate_on or not self.open_columns(inputs).any():
+        if not self.exposed_columns(inputs).any():
             return 0.0
         muxes, _ = self.connected(inputs)
         return float(np.abs(inputs.row_v[muxes] - self.source_level_v(inputs)).max(initial=0.0))
@@ -175,7 +181,7 @@ class AnalogueSide:
         if self.profile.programming.form == "source_line":
             bias_v = -bias_v
         if inputs.source_lines in (SourceLines.BIAS, SourceLines.GROUND):
-            self.array.pulse(bias_v, rows, self.open_columns(inputs), inputs.gate_v, width_s)
+            self.array.pulse(bias_v, rows, self.exposed_columns(inputs), inputs.gate_v, width_s)
 
 
 class _Settled:

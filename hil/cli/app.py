@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hil import logs
-from hil.cli import backend, bench, config, doctor, keys, lsm, serve, watch
+from hil.cli import array, backend, bench, config, doctor, keys, lsm, runs, serve, watch
 from hil.cli.errors import reports_errors
 from hil.provenance import DISTRIBUTION, installed
 from hil.session import Terminated
@@ -24,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(lsm.app, name="lsm")
+app.add_typer(array.app, name="array")
+app.add_typer(runs.app, name="runs")
 app.add_typer(backend.app, name="backend")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")

@@ -17,6 +17,11 @@ def require_sim() -> None:
     _require(("numba", "torch", "scipy", "sklearn", "matplotlib"), "sim")
 
 
+def require_figures() -> None:
+    """Raise `ConfigError` unless the package that draws is installed."""
+    _require(("matplotlib",), "sim")
+
+
 def _require(modules: tuple[str, ...], extra: str) -> None:
     for module in modules:
         if find_spec(module) is None:

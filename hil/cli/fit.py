@@ -19,9 +19,8 @@ from hil.errors import ConfigError
 
 EXAMPLES = """\b
 Examples:
-  hil array fit --model forming form-6-10-20.csv.gz
-  hil array fit --model noise rram_relaxation.npz --save noise.toml
-  hil array form --config noise.toml --yes
+  hil array fit --model forming form.csv --save forming.toml
+  hil array fit --model forming form.csv --json
 """
 
 #: quantiles that are printed side by side
@@ -32,6 +31,9 @@ SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def fit(
     path: Annotated[Path, typer.Argument(help="Measured rows; docs/reference/measured-files.md has the layouts.")],
     model: Annotated[str, typer.Option("--model", help="forming, set, reset, cycling, relaxation, noise, retention.")],
+    technology: Annotated[
+        str | None, typer.Option("--technology", help="Of a retention file that holds several.", metavar="A|B")
+    ] = None,
     save: Annotated[
         Path | None, typer.Option("--save", help="Write the parameters as settings of the simulator.", metavar="FILE")
     ] = None,
@@ -50,8 +52,10 @@ def fit(
 
     if model not in MODELS:
         raise ConfigError(f"there is no model {model!r} to fit", fix=f"choose one of: {', '.join(MODELS)}")
+    if technology is not None and model != "retention":
+        raise ConfigError(f"--technology {technology} chooses rows of retention files only", fix="leave it out")
     module = importlib.import_module(MODELS[model])
-    found = module.fit(module.load(path), seed=seed)
+    found = module.fit(module.load(path, *([technology] if technology else [])), seed=seed)
     result = {
         "model": model,
         "file": str(path),

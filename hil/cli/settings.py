@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.array.settings import ArraySettings
 from experiments.lsm.supervised import SupervisedSettings
 from hil.backend import Limits
 from hil.config import Settings, load, setting
@@ -37,9 +38,10 @@ class BoardSettings(Settings):
 
 
 class RootSettings(SupervisedSettings):
-    """Sections: `data`, `lsm`, `readout` of the experiment; `limits` of the session; `board` of a real or emulated
-    board; `sim` of the simulator and of the chip that an emulated board hides."""
+    """Sections: `data`, `lsm`, `readout` of the LSM experiment; `array` of the array procedures; `limits` of the
+    session; `board` of a real or emulated board; `sim` of the simulator and of an emulated board's hidden chip."""
 
+    array: ArraySettings = ArraySettings()
     limits: LimitSettings = LimitSettings()
     board: BoardSettings = BoardSettings()
     sim: SimSettings = SimSettings()

@@ -290,8 +290,11 @@ class RunFile:
             if self._pending_bytes > _BUFFER_BYTES or len(blocks) > 1000:
                 self._write_pending()
 
-    def flush(self) -> None:
+    def flush(self, *, durable: bool = False) -> None:
         """Write everything appended so far; afterwards a kill of this process cannot lose it.
+
+        Args:
+            durable: wait for the disk itself; afterwards a power cut cannot lose it either.
 
         Raises:
             RunFileError: disk full, file closed.
@@ -299,6 +302,11 @@ class RunFile:
         with self._lock:
             self._check_open()
             self._write_pending()
+            if durable:
+                try:
+                    self._disk.sync()
+                except OSError as error:
+                    raise self._fail(error) from error
 
     def row_count(self, table: str) -> int:
         """Rows of a table, with those that wait for the next flush."""

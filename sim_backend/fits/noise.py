@@ -98,6 +98,9 @@ def load(path: str | Path) -> Rows:
         )
     if conductance_s.mean(axis=1).min() <= 0.0:
         raise DataError(f"{path}: a trace of 'A_ts_g' has a mean that is not above 0 S", fix="give conductances in S")
+    still = np.flatnonzero(np.ptp(conductance_s[:, -2 * _WINDOW :], axis=1) == 0.0)
+    if still.size:
+        raise DataError(f"{path}: trace {still[0]} of 'A_ts_g' never changes", fix="leave dead cells out")
     return Rows(conductance_s)
 
 

@@ -88,8 +88,11 @@ def load(path: str | Path) -> Rows:
             f"{path}: {np.count_nonzero(~positive)} of {len(positive)} conductances are not above 0 S",
             fix="give conductances in siemens, and leave out cells that could not be read",
         )
-    if not later.any():
-        raise DataError(f"{path}: no read is later than 0 s after programming", fix="give reads at several times")
+    if not np.any(later & (time_s <= _FITTED_TO_S)):
+        raise DataError(
+            f"{path}: no read is later than 0 s and not later than {_FITTED_TO_S:g} s after programming",
+            fix="give reads at several such times",
+        )
     return Rows(technology, cell[later].astype(np.int64), time_s[later], conductance_s[later], initial_s[later])
 
 

@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 import typer.main
+from array_runs import array_run
 from daemons import shared_daemon
+from measured import write_forming
 
 import experiments.lsm.speed
+from experiments.array.procedures import PROCEDURES
 from hil.cli.app import app
 from hil.cli.serve import DEFAULT_URL
+from hil.fault_map import FaultMap
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numba", "scipy", "matplotlib", "sklearn")
@@ -57,6 +62,8 @@ def _quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commands_are_known() -> None:
     assert set(COMMANDS) == {
         ("lsm", "nmnist"),
+        *(("array", verb) for verb in (*PROCEDURES, "fit")),
+        *(("runs", verb) for verb in ("list", "show", "plot", "compare", "export", "check", "tag")),
         ("backend", "info"),
         ("bench", "lsm"),
         ("bench", "schedule"),
@@ -87,6 +94,13 @@ def test_examples_of_the_help_work(
     hil: Any, small: list[str], nmnist_archive: Path, tmp_path: Path, path: tuple[str, ...]
 ) -> None:
     shutil.copy(nmnist_archive, tmp_path / "nmnist.tar.gz")
+    FaultMap.healthy_array((512, 512)).save(tmp_path / "faults.npz")
+    write_forming(tmp_path / "form.csv")
+    np.save(tmp_path / "gradient.npy", np.linspace(2e-6, 25e-6, 64).reshape(8, 8))
+    if path[0] == "runs":
+        monday = array_run(tmp_path / "runs")
+        array_run(tmp_path / "runs")
+        assert hil("runs", "tag", monday, "monday").code == 0
     for example in examples(hil(*path, "--help").stdout):
         if DEFAULT_URL in example:
             example = example.replace(DEFAULT_URL, shared_daemon("tcp"))

@@ -100,6 +100,7 @@ def test_fit_of_its_own_model(tmp_path: Path) -> None:
         (np.ones(20_000), "shape \\(20000,\\), not \\(cells, samples\\)"),
         (np.ones((2, 100)), "at least 16000 samples"),
         (-np.ones((1, 20_000)), "mean that is not above 0 S"),
+        (np.ones((1, 20_000)), "trace 0 of 'A_ts_g' never changes"),
     ],
 )
 def test_traces_that_do_not_fit_are_named(tmp_path: Path, array: NDArray[np.float64], message: str) -> None:

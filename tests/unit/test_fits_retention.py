@@ -52,12 +52,14 @@ def save(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 
 def test_reads_before_and_after_are_paired_by_cell_and_temperature(tmp_path: Path) -> None:
-    rows = retention.load(save(tmp_path, columns(50)))
+    shuffled = np.random.default_rng(1).permutation(400)
+    rows = retention.load(save(tmp_path, {name: column[shuffled] for name, column in columns(50).items()}))
     assert len(rows.cell) == 200
     assert np.all(rows.before_s == 100e-6)
     assert np.all(rows.time_s == BAKE_S)
     loss = [np.log(rows.before_s / rows.after_s)[rows.temperature_c == t].mean() for t in TEMPERATURES_C]
-    assert loss[3] > loss[2] > loss[0]
+    np.testing.assert_allclose(loss[2:], [0.25, 1.2], rtol=0.5)
+    assert abs(loss[0]) < 0.1
 
 
 def test_it_finds_the_parameters_of_its_own_model(tmp_path: Path) -> None:
@@ -101,8 +103,8 @@ def test_another_technology_has_other_names(tmp_path: Path) -> None:
 @pytest.mark.skipif(not MEASURED.exists(), reason=f"measured data not found: {MEASURED}")
 def test_measured_bakes_are_repeated() -> None:
     rows = retention.load(MEASURED)
-    # three of the levels, to be quick
-    chosen = (rows.before_s > 57.6e-6) & (rows.before_s < 122.4e-6)
+    # two of the levels, to be quick
+    chosen = (rows.before_s > 76.8e-6) & (rows.before_s < 122.4e-6)
     fields = ("cell", "temperature_c", "time_s", "before_s", "after_s")
     found = retention.fit(replace(rows, **{name: getattr(rows, name)[chosen] for name in fields}))
     inside = {name: distance.ks for name, distance in found.distances.items() if "60 to 120 uS" in name}

@@ -10,12 +10,11 @@ import pytest
 from hil.config import load
 from hil.errors import ConfigError
 from sim_backend.flicker import FlickerNoise, lorentzians_s, psd_per_hz
-from sim_backend.noise import ReadNoise, WhiteReadNoise
+from sim_backend.noise import WhiteReadNoise
 from sim_backend.settings import NoiseSettings, SimSettings, TelegraphSettings
 from sim_backend.telegraph import TelegraphNoise
 
 LOW_HZ, HIGH_HZ = 1e-4, 1e3
-QUIET = TelegraphSettings(enabled=False)
 G_S = 14e-6
 
 
@@ -149,54 +148,30 @@ def test_dwell_times_are_those_of_the_settings() -> None:
         assert np.median(dwell_s) == pytest.approx(1.0, rel=0.2)
 
 
-# All together
+# Together with white noise
 
 
-def test_a_normal_cell_has_exactly_the_sigma_of_the_settings_whatever_the_flicker_share() -> None:
-    conductance_s = np.random.default_rng(0).uniform(0, 30e-6, (20, 20))
-    for share in (0.0, 0.3, 1.0):
-        settings = NoiseSettings(relative=0.02, flicker_share=share)
-        noise = ReadNoise.draw(settings, QUIET, (20, 20), np.random.default_rng(1))
-        np.testing.assert_array_equal(noise.sigma_s(conductance_s), 0.02 * conductance_s)
-        assert WhiteReadNoise.from_settings(settings).relative == 0.02
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_flicker_is_a_share_of_a_noise_that_stays_the_same(share: float) -> None:
+    settings = NoiseSettings(relative=0.02, flicker_share=share)
+    assert WhiteReadNoise.from_settings(settings).relative == 0.02
+    sigma_s = FlickerNoise.from_settings(settings, (1,)).sigma_s(np.array([G_S]))
+    assert sigma_s[0] ** 2 == pytest.approx(share * (0.02 * G_S) ** 2)
 
 
-def test_single_reads_of_many_cells_have_that_sigma() -> None:
-    noise = ReadNoise.draw(NoiseSettings(flicker_share=0.6), QUIET, (200, 200), np.random.default_rng(1))
-    deviation_s = noise.at(0.0, ..., np.full((200, 200), G_S), np.random.default_rng(2))
-    assert deviation_s.std() == pytest.approx(0.02 * G_S, rel=0.02)
+def test_only_telegraph_cells_have_telegraph_noise() -> None:
+    traps = TelegraphNoise.draw(TelegraphSettings(share=0.1), (100, 100), np.random.default_rng(1))
+    sigma_s = traps.sigma_s(np.full((100, 100), G_S))
+    np.testing.assert_array_equal(sigma_s > 0.0, traps.trap >= 0)
+    np.testing.assert_array_equal(traps.sigma_s(np.full(100, G_S), (3,)), sigma_s[3])
 
 
-def test_averaging_reduces_only_the_white_part() -> None:
-    noise = ReadNoise.draw(NoiseSettings(flicker_share=0.6), QUIET, (200, 200), np.random.default_rng(1))
-    deviation_s = noise.at(0.0, ..., np.full((200, 200), G_S), np.random.default_rng(2), n_average=16)
-    assert deviation_s.std() == pytest.approx(0.02 * G_S * math.sqrt(0.6 + 0.4 / 16), rel=0.02)
-
-
-def test_telegraph_cells_have_more_noise_and_the_others_none_of_it() -> None:
-    noise = ReadNoise.draw(NoiseSettings(), TelegraphSettings(share=0.1), (100, 100), np.random.default_rng(1))
-    sigma_s = noise.sigma_s(np.full((100, 100), G_S))
-    has_trap = noise.telegraph.trap >= 0
-    np.testing.assert_array_equal(sigma_s[~has_trap], 0.02 * G_S)
-    assert np.all(sigma_s[has_trap] > 0.02 * G_S)
-    np.testing.assert_array_equal(noise.sigma_s(np.full(100, G_S), (3,)), sigma_s[3])
-
-
-def test_noisy_cells_have_a_multiple_of_the_noise() -> None:
-    factor = np.ones((100, 100))
-    factor[:50] = 10.0
-    noise = ReadNoise.draw(NoiseSettings(), QUIET, (100, 100), np.random.default_rng(1), factor)
-    deviation_s = noise.at(0.0, ..., np.full((100, 100), G_S), np.random.default_rng(2))
-    assert deviation_s[:50].std() == pytest.approx(0.2 * G_S, rel=0.03)
-    assert deviation_s[50:].std() == pytest.approx(0.02 * G_S, rel=0.03)
-    assert noise.sigma_s(np.full((1, 100), G_S), slice(0, 1)) == pytest.approx(0.2 * G_S)
-
-
-def test_without_noise_there_is_none_of_any_kind() -> None:
-    noise = ReadNoise.draw(NoiseSettings(enabled=False), TelegraphSettings(share=1.0), (8, 8), np.random.default_rng(1))
-    conductance_s = np.full((8, 8), G_S)
-    assert not noise.at(1.0, ..., conductance_s, np.random.default_rng(2)).any()
-    assert not noise.sigma_s(conductance_s).any()
+def test_switched_off_there_is_none() -> None:
+    off = FlickerNoise.from_settings(NoiseSettings(enabled=False), (8, 8))
+    traps = TelegraphNoise.draw(TelegraphSettings(enabled=False, share=1.0), (8, 8), np.random.default_rng(1))
+    for process in (off, traps):
+        assert not process.at(1.0, ..., np.full((8, 8), G_S), np.random.default_rng(2)).any()
+        assert not process.sigma_s(np.full((8, 8), G_S)).any()
 
 
 @pytest.mark.parametrize(

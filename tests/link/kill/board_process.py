@@ -29,8 +29,8 @@ from firmware_bridge.link import messages as msg
 from hil.errors import HilError
 from sim_backend.settings import SimSettings
 
-#: bias that a forming pulse exceeds and nothing else reaches
-_PULSE_V = 1.0
+#: bias that every pulse exceeds and nothing else reaches
+_PULSE_V = 0.6
 _TICK_PAUSE_S = 1e-3
 
 
@@ -64,10 +64,10 @@ class Record:
 class WatchedBoard(EmulatedBoard):
     """Notes changes of bias, and gate pulses, in `record`."""
 
-    def __init__(self, tree: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, tree: Mapping[str, Any], seed: int, *, formed: bool) -> None:
         found = profile(dict(tree))
         # Every pulse forms, and formed cells are told from others by one read: a second pulse has no excuse.
-        forming = {"formed": False, "breakdown_sigma_v": 0.0, "preset": "custom", "sigma_difference_s": 2e-6}
+        forming = {"formed": formed, "breakdown_sigma_v": 0.0, "preset": "custom", "sigma_difference_s": 2e-6}
         settings = {"rows": found.rows, "cols": found.cols, "mux": {"width": found.mux.width}, "forming": forming}
         super().__init__(found, SimSettings.model_validate(settings), seed)
         self.record = Record()
@@ -133,13 +133,15 @@ class RealTime:
             self._fabric.idle(behind_s)
 
 
-def serve(bus: str, tree: Mapping[str, Any], seed: int, folder: Path, control: Connection) -> None:
+def serve(
+    bus: str, tree: Mapping[str, Any], seed: int, folder: Path, control: Connection, formed: bool = False
+) -> None:
     """Serve register calls at `bus`, and the record on `control`, until that is closed."""
     log_to(folder / "board.log")
     die_with_parent()
     # A look at STATUS takes no time here, as on a board: the wall clock makes it pass.
     fabric_module.POLL_S = 0.0
-    real_time = RealTime(WatchedBoard(tree, seed))
+    real_time = RealTime(WatchedBoard(tree, seed, formed=formed))
     threading.Thread(target=real_time.run, daemon=True).start()
     with Listener(bus, family="AF_UNIX") as listener:
         threading.Thread(target=_accept, args=(listener, real_time), daemon=True).start()

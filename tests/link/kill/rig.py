@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from kill import board_process, client_process, daemon_process, link_process, progress
+from kill import bench_process, board_process, client_process, daemon_process, link_process, progress
 from kill.board_process import Record
 from kill.progress import Batch, Note
 
@@ -24,7 +24,7 @@ from hil import Pulse
 
 LEASE_S, WATCHDOG_S = 0.5, 0.1
 
-_PRELOADED = [module.__name__ for module in (board_process, client_process, daemon_process, link_process)]
+_PROCESSES = (bench_process, board_process, client_process, daemon_process, link_process)
 _context = multiprocessing.get_context("forkserver")
 #: `multiprocessing` keeps books of its children that two threads must not use at a time
 _books = threading.Lock()
@@ -35,7 +35,7 @@ _STOPS_MAX = 5
 
 def preload() -> None:
     """Start the process that all others are forked from, with everything imported that they need."""
-    _context.set_forkserver_preload(_PRELOADED)
+    _context.set_forkserver_preload([module.__name__ for module in _PROCESSES])
     # It does not inherit the path that pytest has set up.
     here = Path(__file__).parents[1]
     before = os.environ.get("PYTHONPATH")
