@@ -135,7 +135,8 @@ class SimulatedChip:
             "seed": self.seed,
             "rows": self.settings.rows,
             "cols": self.settings.cols,
-            "sim.forming": self.settings.forming.model_dump(mode="json"),
+            # How it began matters to a new file only.
+            "sim.forming": self.settings.forming.model_dump(mode="json", exclude={"formed"}),
             "sim.faults": self.settings.faults.model_dump(mode="json"),
         }
         self._file = ChipFile(path, drawn_from, self.state)

@@ -65,6 +65,13 @@ def test_simulator_and_emulated_board_share_a_chip(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_s(emulator(path)), read_s(sim(path)), rtol=0.1, atol=0.3e-6)
 
 
+def test_how_a_chip_began_is_asked_of_a_new_file_only(tmp_path: Path) -> None:
+    path = tmp_path / "one.chip"
+    with open_session(sim(path)) as session:
+        session.pulse(half(), FORM)
+    assert ((read_s(sim(path, forming={"formed": True})) > 1e-6) == half()).all()
+
+
 def test_noise_goes_on_from_session_to_session(tmp_path: Path) -> None:
     first, second = (read_s(sim(tmp_path / "one.chip", forming={"formed": True})) for _ in range(2))
     assert (first != second).any()
