@@ -25,6 +25,7 @@ class FakeArray(CrossbarBackend):
         noise: relative sigma of a read.
         set_at_v, reset_at_v: voltage from which a cell switches.
         stuck: cells that never change.
+        on_s, off_s: what SET and RESET leave, one number or one per cell.
         wear_after: SET pulses after which a cell sticks where it is.
         open_rows, open_cols, short_rows, short_cols: broken lines.
         noisy: cells with twenty times the noise.
@@ -44,14 +45,14 @@ class FakeArray(CrossbarBackend):
     disturb: float = 0.0
     read_disturb: float = 0.0
     read_s: float = 1e-3
-    wear_after: float = np.inf
+    wear_after: Any = np.inf
     bipolar: bool = True
     fail_at: int | None = None
     calls: int = 0
     clock_s: float = 0.0
     is_safe: bool = True
     on_s: float = 14e-6
-    off_s: float = 2e-6
+    off_s: Any = 2e-6
     lines: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,7 +112,7 @@ class FakeArray(CrossbarBackend):
         self._call()
         at_v, level_s = {"set": (self.set_at_v, self.on_s), "reset": (self.reset_at_v, self.off_s)}[pulse.kind]
         switched = mask & (pulse.voltage_v >= at_v) & ~self.stuck & (self.n_set < self.wear_after)
-        self.conductance_s[switched] = level_s
+        self.conductance_s[switched] = np.broadcast_to(level_s, self.shape)[switched]
         self.n_set += mask & (pulse.kind == "set")
         beside = mask.any(axis=1)[:, None] & ~mask
         self.conductance_s[beside] *= 1 + self.disturb

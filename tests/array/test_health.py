@@ -62,6 +62,9 @@ def test_stress_tells_stuck_cells_from_low_and_high_ones(tmp_path: Path) -> None
     array.conductance_s[0, 2], array.stuck[0, 2] = 12e-6, True  # looks healthy, and does not RESET
     array.conductance_s[0, 3], array.stuck[0, 3] = 1e-6, True  # conducts a little, and does not SET
     array.conductance_s[0, 4], array.stuck[0, 4] = 0.05e-6, True  # never formed, or stuck off
+    array.conductance_s[0, 5] = 30e-6  # RESETs to a level that SET reaches, too: it switches
+    array.set_at_v[0, 5], array.off_s = 9.0, np.full(SHAPE, 2e-6)
+    array.off_s[0, 5] = 12e-6
     expected = np.zeros(SHAPE, np.uint8)
     expected[0, 2:5] = Fault.STUCK_ON, Fault.STUCK_OFF, Fault.UNFORMED
     np.testing.assert_array_equal(run_verb(tmp_path, array, "health", MASK, STRESS).faults, expected)

@@ -17,6 +17,8 @@ def test_the_density_of_white_noise_is_twice_its_variance_times_the_interval() -
     spectrum = welch(x, np.arange(N) * DT_S)
     assert spectrum.psd.mean() == pytest.approx(2 * 9.0 * DT_S, rel=0.02)
     assert spectrum.frequency_hz[-1] == pytest.approx(500.0)
+    # the highest frequency stands for itself only, each other one for its negative twin, too
+    assert spectrum.psd[-1].mean() == pytest.approx(9.0 * DT_S, rel=0.2)
     assert spectrum.interval_s == pytest.approx(DT_S)
 
 
