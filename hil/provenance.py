@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -9,6 +10,7 @@ DISTRIBUTION = "crossbar-hil"
 _NUMERIC = ("numpy", "numba", "torch", "scipy", "scikit-learn", "h5py")
 
 
+@functools.cache
 def installed(distribution: str) -> str | None:
     """Version of an installed distribution, or None."""
     try:

@@ -148,7 +148,7 @@ class SimBackend(CrossbarBackend):
         channel = channel_of_row(rows, chip.settings.mux.width)
         on = float(chip.settings.lines.enabled)
         cell_s = single_cell_conductance_s(
-            chip.conductance_s[mask],
+            chip.conductance_of_s(mask),
             rows,
             cols,
             source_ohm=chip.r_on_ohm[channel],

@@ -177,6 +177,15 @@ class SimulatedChip:
         own_s = np.where(self.formed, self.state.cells["conductance_s"], self.physics.forming.pristine_s)
         return self.faults.conductance_s(own_s)
 
+    def conductance_of_s(self, mask: NDArray[np.bool_]) -> Cells:
+        """The same of the cells of a mask, in row-major order; cheap where they are few."""
+        if self.faults.any:
+            return self.conductance_s[mask]
+        index = np.flatnonzero(mask)
+        self._settle(index)
+        cells = self.state.cells.reshape(-1)[index]
+        return np.where(cells["formed"], cells["conductance_s"], self.physics.forming.pristine_s)
+
     @property
     def breakdown_v(self) -> Cells:
         """Voltage at which each cell forms."""

@@ -97,6 +97,13 @@ class SwitchingSettings(Settings):
     set_cycle: float = setting(
         0.03, "spread of SET conductance between pulses, log", source="RADAR data: 0.015 sweeps, 0.1 cycling", ge=0
     )
+    set_cycle_cell: float = setting(
+        0.0,
+        "how much that spread differs between cells, log",
+        source="ours: all alike; RADAR cycling data 0.5",
+        ge=0,
+        le=2,
+    )
     reset_voltage_v: float = setting(
         0.9, "cell voltage at which RESET begins, mean", unit="V", source="guess: RADAR data 1.7 V, full window"
     )
@@ -118,6 +125,13 @@ class SwitchingSettings(Settings):
     )
     reset_cycle: float = setting(
         0.15, "spread of RESET between pulses, log", source="guess: RADAR data 0.45 over a window of 25", ge=0
+    )
+    reset_cycle_cell: float = setting(
+        0.0,
+        "how much the spreads between pulses differ between cells, log",
+        source="ours: all alike; RADAR data 0.3 cycling, 0.5 sweeps",
+        ge=0,
+        le=2,
     )
     reset_keep: float = setting(
         0.3, "share of the log distance to the aim that one pulse leaves", source="RADAR data: 0.2 to 0.4", ge=0, le=1

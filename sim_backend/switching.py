@@ -17,7 +17,7 @@ of a cell from one cycle to the next.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -37,16 +37,19 @@ class CellSpread:
         set_v, reset_v: added to the voltage at which SET and RESET begin.
         set_ratio: factor on the gate's limit of SET.
         reset_ratio: factor on the conductance that RESET aims at.
+        set_cycle, reset_cycle: factor on the spread between pulses.
     """
 
     set_v: NDArray[np.float32]
     set_ratio: NDArray[np.float32]
     reset_v: NDArray[np.float32]
     reset_ratio: NDArray[np.float32]
+    set_cycle: NDArray[np.float32]
+    reset_cycle: NDArray[np.float32]
 
     def at(self, index: Any) -> CellSpread:
         """The same of chosen cells; `index` is whatever picks from an array."""
-        return CellSpread(self.set_v[index], self.set_ratio[index], self.reset_v[index], self.reset_ratio[index])
+        return CellSpread(**{part.name: getattr(self, part.name)[index] for part in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,20 @@ class Switching:
     def draw_cells(self, rng: np.random.Generator, shape: tuple[int, ...]) -> CellSpread:
         """Spread between cells: normal, but for RESET's onset, which has the measured one-sided (exponential) shape."""
         s = self.settings
+        # Order matters: a new property goes to the end, so that old seeds keep their cells.
         normal = [rng.standard_normal(shape, np.float32) for _ in range(3)]
         onset = rng.standard_exponential(shape, np.float32) - np.float32(1.0)
+        set_cycle, reset_cycle = (
+            np.exp(np.float32(log) * rng.standard_normal(shape, np.float32)) if log else np.ones(shape, np.float32)
+            for log in (s.set_cycle_cell, s.reset_cycle_cell)
+        )
         return CellSpread(
             set_v=np.float32(s.set_cell_v) * normal[0],
             set_ratio=np.exp(np.float32(s.set_cell) * normal[1]),
             reset_v=np.float32(s.reset_cell_v) * onset,
             reset_ratio=np.exp(np.float32(s.reset_cell) * normal[2]),
+            set_cycle=set_cycle,
+            reset_cycle=reset_cycle,
         )
 
     def after_set_s(
@@ -88,7 +98,9 @@ class Switching:
         gate_s = max(0.0, v_gate_v - s.gate_threshold_v) * s.set_gate_s_per_v
         limit_s = np.minimum(np.float32(s.set_line_s_per_v) * over_v, np.float32(gate_s) * cells.set_ratio)
         aim_s = limit_s / (1.0 + limit_s * np.float32(s.set_series_ohm))
-        spread = np.exp(np.float32(s.set_cycle) * rng.standard_normal(conductance_s.shape, np.float32))
+        spread = np.exp(
+            np.float32(s.set_cycle) * cells.set_cycle * rng.standard_normal(conductance_s.shape, np.float32)
+        )
         return np.maximum(conductance_s, aim_s * spread)
 
     def after_reset_s(
@@ -109,12 +121,12 @@ class Switching:
         if across_v == 0.0:
             return conductance_s
         over_v = across_v + self._gain_v(width_s) - s.reset_voltage_v - cells.reset_v
-        cycle_v = np.float32(s.reset_cycle_v) * rng.standard_normal(shape, np.float32)
+        cycle_v = np.float32(s.reset_cycle_v) * cells.reset_cycle * rng.standard_normal(shape, np.float32)
         effect = expit((over_v + cycle_v) / np.float32(s.reset_onset_v))
         aim_s = np.float32(s.reset_s) * cells.reset_ratio * np.exp(-over_v / np.float32(s.reset_slope_v))
         distance = np.log(np.maximum(aim_s, np.float32(s.reset_floor_s)) / np.maximum(conductance_s, 1e-12))
         effect = np.where(distance > 0.0, np.float32(s.reset_back) * effect, effect)
-        noise = np.float32(s.reset_cycle) * rng.standard_normal(shape, np.float32)
+        noise = np.float32(s.reset_cycle) * cells.reset_cycle * rng.standard_normal(shape, np.float32)
         return conductance_s * np.exp(effect * (np.float32(1.0 - s.reset_keep) * distance + noise))
 
     def _gain_v(self, width_s: float) -> float:

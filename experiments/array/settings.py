@@ -221,7 +221,7 @@ class ProgramSettings(Settings):
     )
     tolerance_s: float = setting(1e-6, "how near a cell must come", unit="S", source="ours", gt=0)
     accept_fraction: float = setting(
-        0.35,
+        0.25,
         "part of the tolerance within which a cell is left; the rest is for noise and drift",
         source="ours",
         gt=0,

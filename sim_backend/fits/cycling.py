@@ -105,7 +105,6 @@ def fit(rows: CyclingRows, seed: int = 0) -> Fit:
         notes=(
             f"{int((~switches).sum())} of {len(switches)} cells do not switch (resistance after SET over {FAILED:g} "
             "times the median) and are left out.",
-            "Measured cells differ in their spread over cycles; in the model all cells have the same.",
             f"The first {SETTLED_AFTER} cycles, in which cells settle, are left out of levels and spreads. The drift "
             "after them and the memory from one cycle to the next (first_tenth, drift, memory) are measured, not "
             "simulated.",
@@ -151,9 +150,11 @@ _NAMES = (
     ("high_ohm", "ohm"),
     ("high_cell", ""),
     ("high_cycle", ""),
+    ("high_cycle_cell", ""),
     ("low_ohm", "ohm"),
     ("low_cell", ""),
     ("low_cycle", ""),
+    ("low_cycle_cell", ""),
     ("first_tenth", ""),
     ("drift_per_decade", ""),
     ("memory", ""),
@@ -161,9 +162,9 @@ _NAMES = (
 
 
 def _levels(log_ohm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median resistance, log spread between cells, log spread between the cycles of a cell."""
-    cell = np.median(log_ohm, axis=1)
-    return np.array([np.exp(np.median(cell)), cell.std(), np.median(_within(log_ohm))])
+    """Median resistance, log spread between cells, that between the cycles of a cell, log spread of that over cells."""
+    cell, within = np.median(log_ohm, axis=1), _within(log_ohm)
+    return np.array([np.exp(np.median(cell)), cell.std(), np.median(within), np.log(within).std()])
 
 
 def _within(log_ohm: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -198,11 +199,13 @@ def _settings(parameters: dict[str, Parameter]) -> dict[str, float]:
         "set_line_s_per_v": 10.0 / value["low_ohm"],  # never the limit in this run
         "set_cell": value["low_cell"],
         "set_cycle": value["low_cycle"],
+        "set_cycle_cell": value["low_cycle_cell"],
         "reset_s": float(np.exp(log_aim + over_v / base.reset_slope_v)),
         "reset_floor_s": 1e-9,
         "reset_cell_v": 0.0,
         "reset_cell": value["high_cell"] / moved,
         "reset_cycle": value["high_cycle"],
+        "reset_cycle_cell": value["high_cycle_cell"],
         "reset_back": 1.0,
     }
     return {f"switching.{name}": setting for name, setting in settings.items()}

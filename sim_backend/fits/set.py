@@ -139,15 +139,18 @@ def _estimate(curves: _Curves, rows: SweepRows) -> NDArray[np.float64]:
     part_s = 1.0 / np.maximum(1.0 / curves.median_s - series_ohm, 1.0)  # what pulses act on, without the series part
     ramp = (curves.median_s > 1.05 * curves.start_s) & curves.common
     over_v = np.where(ramp, curves.voltage_v - threshold_v, np.nan)
-    limit_s, limit_spread = _limit(part_s, curves)
+    stopped = np.isfinite(part_s[:, -1])
+    reached_s = np.where(stopped, np.nanmedian(part_s[:, -10:], axis=1), np.nanmax(part_s, axis=1))
     noise, base = float(np.nanmedian(curves.noise)), SwitchingSettings()
     if rows.swept == "line":
         cell_v = np.nanmedian(over_v - part_s / slope, axis=1)
-        gate_s_per_v = limit_s / (rows.held_v - base.gate_threshold_v)
+        log_limit, limit_spread = _limit(np.log(reached_s), stopped)
+        gate_s_per_v = np.exp(log_limit) / (rows.held_v - base.gate_threshold_v)
         return np.array([threshold_v, _spread(cell_v), slope, gate_s_per_v, limit_spread, series_ohm, noise])
     ratio = np.nanmedian(np.log(part_s / (slope * over_v)), axis=1)
+    limit_s, limit_spread_s = _limit(reached_s, stopped)
     line_s_per_v = limit_s / (rows.held_v - base.set_voltage_v)
-    cell_v = limit_spread * (rows.held_v - base.set_voltage_v)
+    cell_v = limit_spread_s / line_s_per_v
     return np.array([threshold_v, slope, _spread(ratio), line_s_per_v, cell_v, series_ohm, noise])
 
 
@@ -188,20 +191,18 @@ _NOTES = {
 }
 
 
-def _limit(part_s: NDArray[np.float64], curves: _Curves) -> tuple[float, float]:
-    """Median and log spread of where cells stop rising; cells whose sweeps ended earlier tell only a lower bound."""
-    reached = np.log(np.nanmax(part_s, axis=1))
-    stopped = np.isfinite(part_s[:, -1])
+def _limit(reached: NDArray[np.float64], stopped: NDArray[np.bool_]) -> tuple[float, float]:
+    """Mean and spread of where cells stop rising; cells whose sweeps ended earlier tell only a lower bound."""
     if not stopped.any():
-        return float(np.exp(reached.max())), 0.0
-    reached[stopped] = np.log(np.nanmedian(part_s[stopped, -10:], axis=1))
+        return float(reached.max()), 0.0
+    scale = float(reached[stopped].std()) or 1.0
 
     def cost(p: NDArray[np.float64]) -> float:
-        z = (reached - p[0]) / np.exp(p[1])
+        z = (reached - p[0]) / (scale * np.exp(p[1]))
         return -float(np.sum(np.where(stopped, -0.5 * z * z - p[1], stats.norm.logsf(z))))
 
-    mean, log_spread = optimize.minimize(cost, [reached.max(), np.log(0.2)], method="Nelder-Mead").x
-    return float(np.exp(mean)), float(np.exp(log_spread))
+    mean, log_spread = optimize.minimize(cost, [reached.max(), 0.0], method="Nelder-Mead").x
+    return float(mean), float(scale * np.exp(log_spread))
 
 
 def _spread(values: NDArray[np.float64]) -> float:

@@ -23,7 +23,7 @@ MASK = np.ones(SHAPE, np.bool_)
 RUNS: dict[str, tuple[str, Any]] = {
     "iv read": ("iv", array_settings.IvSettings(n_points=4)),
     "iv switch": ("iv", array_settings.IvSettings(mode="switch", set_start_v=0.6, step_v=1.4, n_loops=2)),
-    "noise": ("noise", array_settings.NoiseSettings(n_reads=16, n_cells=3)),
+    "noise": ("noise", array_settings.NoiseSettings(n_reads=16, n_cells=0)),
     "retention": ("retention", array_settings.RetentionSettings(first_s=1, last_s=100, per_decade=1)),
     "endurance": ("endurance", array_settings.EnduranceSettings(n_cycles=4, every_until=2, per_decade=2)),
     "read disturb": ("disturb", array_settings.DisturbSettings(count=2500)),
