@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 LEASE_S, LEASE_MIN_S, LEASE_MAX_S = 5.0, 0.5, 60.0
 #: how often a link thread looks at the lease, and how often watchers are told
 _TICK_S, _TELL_S = 0.05, 1.0
+#: how long a writer has to hear that the daemon ends
+_LAST_WORDS_S = 0.5
 #: hosts that may look on at a time, and names of hosts remembered
 _WATCHERS_MAX, _NAMES_KEPT = 100, 1000
 
@@ -163,10 +165,10 @@ class Daemon:
                 if isinstance(request, msg.Open):
                     self._serve_writer(request)
         except BaseException as error:
-            self._say_stopped()
             with contextlib.suppress(HilError):
                 self._backend.make_safe()
                 note_safe(error)
+            self._say_stopped()
             raise
         finally:
             stop.set()
@@ -179,9 +181,12 @@ class Daemon:
 
     def _say_stopped(self) -> None:
         with self._lock:
-            if self._writer is not None:
-                link, peer = self._writer.back
-                link.send(peer, msg.pack({"event": "stopped"}, slow=link.slow))
+            if self._writer is None:
+                return
+            link, peer = self._writer.back
+            link.send(peer, msg.pack({"event": "stopped"}, slow=link.slow))
+        # A connection that is closed with something unread takes what was sent last with it.
+        time.sleep(_LAST_WORDS_S)
 
     def _make_safe_at_start(self) -> None:
         """Whoever drove the array before may have been killed."""

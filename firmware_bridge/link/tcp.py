@@ -121,6 +121,8 @@ class TcpChannel:
         self._was_cut_off = False
         #: ZeroMQ will not connect again after this
         self._final: HilError | None = None
+        #: the link broke after a message that was handed out first
+        self._broken: TransportError | None = None
 
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -162,6 +164,7 @@ class TcpChannel:
 
     def receive(self, timeout_s: float) -> bytes | None:
         give_up_s = time.monotonic() + timeout_s
+        broken: TransportError | None = None
         while True:
             with suppress(zmq.Again):
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -169,9 +172,17 @@ class TcpChannel:
                 if parts == [_REFUSED]:
                     self._fail_for_good(self._unknown_key())
                 if len(parts) == 1:
+                    self._broken = broken
                     return parts[0]
                 continue
-            self._heed_events()
+            if broken is not None:
+                raise broken
+            try:
+                self._heed_events()
+            except TransportError as error:
+                # Last words may have come since the socket was looked at: they are heard first.
+                broken = error
+                continue
             if not self._wait(zmq.POLLIN, give_up_s):
                 return None
 
@@ -196,6 +207,9 @@ class TcpChannel:
         """Raise what the monitor has to report, if that is an error."""
         if self._final is not None:
             raise self._final
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
         with suppress(zmq.Again):
             while True:
                 event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
