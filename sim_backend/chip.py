@@ -19,7 +19,7 @@ from sim_backend.forming import FormingStatistics
 from sim_backend.mux import channel_of_row
 from sim_backend.noise import WhiteReadNoise
 from sim_backend.relaxation import Relaxation
-from sim_backend.settings import SimSettings
+from sim_backend.settings import SimSettings, TelegraphSettings
 from sim_backend.switching import CellSpread, Switching
 from sim_backend.telegraph import TelegraphNoise
 from sim_backend.tia import ColumnTias
@@ -114,7 +114,7 @@ class SimulatedChip:
             state=CellState.at_rest(np.where(formed, physics.formed_s, statistics.pristine_s), formed),
             physics=physics,
             faults=CellFaults.draw(settings.faults, shape, faults),
-            telegraph=TelegraphNoise.draw(settings.telegraph, shape, telegraph),
+            telegraph=TelegraphNoise.draw(_telegraph(settings), shape, telegraph),
             flicker=FlickerNoise.from_settings(settings.noise, shape),
             r_on_ohm=r_on_ohm if settings.mux.enabled else np.zeros(n_channels),
             dacs=RowDacs.draw(settings.dac, n_channels, dac),
@@ -294,6 +294,11 @@ class SimulatedChip:
         old["conductance_s"][moved] = old["programmed_s"][moved] = new_s[moved]
         old["programmed_at_s"][moved] = old["settled_to_s"][moved] = self.clock_s
         cells[index] = old
+
+
+def _telegraph(settings: SimSettings) -> TelegraphSettings:
+    """Telegraph noise is read noise: off where that is off."""
+    return settings.telegraph if settings.noise.enabled else settings.telegraph.model_copy(update={"enabled": False})
 
 
 def without_errors(settings: SimSettings) -> SimSettings:

@@ -84,6 +84,9 @@ class SwitchingSettings(Settings):
     set_line_s_per_v: float = setting(
         60e-6, "conductance after SET per volt of bit line over set_voltage_v", unit="S/V", source=SCALED, gt=0
     )
+    set_line_cell: float = setting(
+        0.0, "spread of that between cells, log", source="ours: in set_cell_v; RADAR data 0.4", ge=0, le=5
+    )
     gate_threshold_v: float = setting(0.4, "gate voltage at which SET current begins", unit="V", source=GUESS)
     set_gate_s_per_v: float = setting(
         18e-6, "conductance after SET per volt of gate over threshold", unit="S/V", source=SCALED, gt=0
@@ -108,6 +111,13 @@ class SwitchingSettings(Settings):
         0.9, "cell voltage at which RESET begins, mean", unit="V", source="guess: RADAR data 1.7 V, full window"
     )
     reset_cell_v: float = setting(0.1, "spread of it between cells", unit="V", source="guess: RADAR 0.2 V", ge=0)
+    reset_cell_tail: float = setting(
+        1.0,
+        "how far out late cells lie (power of an exponential distribution)",
+        source="ours: 1; RADAR data 1 to 2",
+        gt=0,
+        le=10,
+    )
     reset_cycle_v: float = setting(0.02, "spread of it between pulses", unit="V", source="guess: RADAR 0.07 V", ge=0)
     reset_onset_v: float = setting(
         0.03, "voltage over which RESET sets in (logistic)", unit="V", source="RADAR data: below its 0.05 V step", gt=0
@@ -165,7 +175,7 @@ class EnduranceSettings(Settings):
 class NoiseSettings(Settings):
     """Read noise of the cells."""
 
-    enabled: bool = setting(True, "read noise on", source="")
+    enabled: bool = setting(True, "read noise on, telegraph noise too", source="")
     relative: float = setting(
         0.02, "sigma of a cell's conductance per read, relative", source="2 % in ESGNN, DEPLM and PRIME", ge=0, le=1
     )

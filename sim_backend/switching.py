@@ -35,7 +35,7 @@ class CellSpread:
 
     Attributes:
         set_v, reset_v: added to the voltage at which SET and RESET begin.
-        set_ratio: factor on the gate's limit of SET.
+        set_ratio, set_line_ratio: factors on the gate's and on the bit line's limit of SET.
         reset_ratio: factor on the conductance that RESET aims at.
         set_cycle, reset_cycle: factor on the spread between pulses.
     """
@@ -44,6 +44,7 @@ class CellSpread:
     set_ratio: NDArray[np.float32]
     reset_v: NDArray[np.float32]
     reset_ratio: NDArray[np.float32]
+    set_line_ratio: NDArray[np.float32]
     set_cycle: NDArray[np.float32]
     reset_cycle: NDArray[np.float32]
 
@@ -67,16 +68,18 @@ class Switching:
         s = self.settings
         # Order matters: a new property goes to the end, so that old seeds keep their cells.
         normal = [rng.standard_normal(shape, np.float32) for _ in range(3)]
-        onset = rng.standard_exponential(shape, np.float32) - np.float32(1.0)
-        set_cycle, reset_cycle = (
+        late = rng.standard_exponential(shape, np.float32) ** np.float32(s.reset_cell_tail)
+        onset = late - np.float32(math.gamma(1.0 + s.reset_cell_tail))  # of mean 0
+        set_line_ratio, set_cycle, reset_cycle = (
             np.exp(np.float32(log) * rng.standard_normal(shape, np.float32)) if log else np.ones(shape, np.float32)
-            for log in (s.set_cycle_cell, s.reset_cycle_cell)
+            for log in (s.set_line_cell, s.set_cycle_cell, s.reset_cycle_cell)
         )
         return CellSpread(
             set_v=np.float32(s.set_cell_v) * normal[0],
             set_ratio=np.exp(np.float32(s.set_cell) * normal[1]),
             reset_v=np.float32(s.reset_cell_v) * onset,
             reset_ratio=np.exp(np.float32(s.reset_cell) * normal[2]),
+            set_line_ratio=set_line_ratio,
             set_cycle=set_cycle,
             reset_cycle=reset_cycle,
         )
@@ -96,7 +99,8 @@ class Switching:
             return conductance_s
         over_v = np.maximum((np.abs(voltage_v) + self._gain_v(width_s) - s.set_voltage_v) - cells.set_v, 0.0)
         gate_s = max(0.0, v_gate_v - s.gate_threshold_v) * s.set_gate_s_per_v
-        limit_s = np.minimum(np.float32(s.set_line_s_per_v) * over_v, np.float32(gate_s) * cells.set_ratio)
+        line_s = np.float32(s.set_line_s_per_v) * over_v * cells.set_line_ratio
+        limit_s = np.minimum(line_s, np.float32(gate_s) * cells.set_ratio)
         aim_s = limit_s / (1.0 + limit_s * np.float32(s.set_series_ohm))
         spread = np.exp(
             np.float32(s.set_cycle) * cells.set_cycle * rng.standard_normal(conductance_s.shape, np.float32)

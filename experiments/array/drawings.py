@@ -375,21 +375,28 @@ def trajectories(readings_s: Sequence[Floats], targets_s: Sequence[float], names
 def distribution_figure(samples: Mapping[str, tuple[Floats, Floats]], distances: Mapping[str, str]) -> Any:
     """Cumulative distributions, measured against simulated, one panel per quantity.
 
+    The outermost 0.5 % at each end of both samples may lie beyond the ends of the axis.
+
     Args:
-        samples: (measured, simulated) of each quantity; its name carries its unit. Up to nine are drawn.
+        samples: (measured, simulated) of each quantity; its name carries its unit; siemens are shown as microsiemens.
+            Up to nine are drawn.
         distances: text under the name of a quantity, such as its two-sample distances.
     """
     chosen = list(samples.items())[:_PANELS_MAX]
-    cols = min(3, max(1, len(chosen)))
+    # Three columns, or two where that leaves fewer places empty.
+    cols = max(1, len(chosen)) if len(chosen) <= 3 else min((3, 2), key=lambda n: -len(chosen) % n)
     rows = max(1, -(-len(chosen) // cols))
-    made, panels = style.figure(3.4 * cols + 0.8, 2.9 * rows + 0.7, rows=rows, cols=cols)
+    made, panels = style.figure(3.4 * cols + 0.8, 3.1 * rows + 0.7, rows=rows, cols=cols)
     panels = np.atleast_1d(panels).ravel()
     if not chosen:
         return _say_nothing(made, panels)
+    if len(samples) > len(chosen):
+        style.heading(made, f"the first {len(chosen)} of {len(samples)} quantities")
     for axes, (name, both) in zip(panels, chosen, strict=False):
-        measured, simulated = (np.asarray(values, np.float64).ravel() for values in both)
+        shown_name, factor = _in_microsiemens(name)
+        measured, simulated = (factor * np.asarray(values, np.float64).ravel() for values in both)
         measured, simulated = measured[np.isfinite(measured)], simulated[np.isfinite(simulated)]
-        style.title(axes, f"{name}\n{distances[name]}" if distances.get(name) else name)
+        style.title(axes, f"{shown_name}\n{distances[name]}" if distances.get(name) else shown_name)
         if not (len(measured) and len(simulated)):
             _say_nothing(made, (axes,))
             continue
@@ -397,10 +404,22 @@ def distribution_figure(samples: Mapping[str, tuple[Floats, Floats]], distances:
         look = {"color": COLOURS[3], "linestyle": "--"}
         _cumulative(axes, simulated, look | {"label": f"simulated ({len(simulated):,})"})
         axes.set(ylabel="cumulative (%)", ylim=(-2, 102))
-        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        ends = [np.quantile(values, share) for values in (measured, simulated) for share in (0.005, 0.995)]
+        low, high = float(min(ends)), float(max(ends))
+        if high > low:
+            axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+        # Below the panel, where no curve is.
+        axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
     for axes in panels[len(chosen) :]:
         axes.set_axis_off()
     return made
+
+
+def _in_microsiemens(name: str) -> tuple[str, float]:
+    """Name of a quantity as it is shown, and what its values are multiplied by: siemens become microsiemens."""
+    if name.endswith(" (S)"):
+        return name.removesuffix("(S)") + "(µS)", _US
+    return name.replace("[uS]", "(µS)").replace("uS", "µS"), 1.0
 
 
 def _map(made: Any, axes: Any, values: Floats, label: str, failed: Mask | None) -> None:

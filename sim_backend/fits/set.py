@@ -1,11 +1,13 @@
 """Fit of SET: conductance after pulses of rising bit-line or word-line voltage.
 
+A law for the median cell is the start; then all parameters but the spread between pulses are matched: simulated sweeps
+have to be distributed as the measured ones, step by step.
+
 Layout of a file: see `sim_backend.fits.sweep`, with the bit line as the driven line.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,19 @@ from scipy import optimize, stats
 
 from hil.errors import DataError
 from sim_backend.fits.fit import Fit, Parameter, between_halves, bootstrap, halves, require_cells, with_settings
-from sim_backend.fits.sweep import SweepRows, Sweeps, load_sweep, simulate_sweeps, table_of
+from sim_backend.fits.sweep import SweepRows, Sweeps, load_sweep, match, shares_below, simulate_sweeps, table_of
 from sim_backend.settings import SwitchingSettings
 from sim_backend.switching import Switching
 
 #: A SET has begun where conductance is this much above the start of the sweep.
 BEGUN = 1.1
+#: Steps are fitted where the median is this much above the start: below, cells only wander.
+RISING = 1.05
 #: Sweeps are compared as long as this share of them goes on: those left over later are a selection.
 RUNNING = 0.9
+#: Sweeps are matched in the share of them below these quantiles of the measured ones, at each step.
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_MATCHED_PER_MEASURED = 4
 _SIMULATED_PER_MEASURED = 20
 
 
@@ -31,31 +38,28 @@ def load(path: Path) -> SweepRows:
 
 
 def fit(rows: SweepRows, seed: int = 0) -> Fit:
-    """Law of the median cell, then the spread between cells and between pulses; compared with the cells kept out."""
+    """Parameters whose simulated sweeps are distributed as the measured; compared with the cells kept out."""
     require_cells(rows.cell, 10)
-    rng, simulation_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+    seeds = np.random.SeedSequence(seed).spawn(3)
+    rng, simulation_rng, matching_rng = (np.random.default_rng(s) for s in seeds)
     fitted, kept_out = halves(rows.cell, rng)
-    curves = _Curves.of(rows, np.unique(rows.cell[fitted]))
-    values, errors = bootstrap(lambda pick: _estimate(curves.pick(pick), rows), len(curves.median_s), rng, repeats=20)
+    values, errors = _estimate(rows, fitted, rng, int(matching_rng.integers(2**32)))
     parameters = {
         name: Parameter(float(value), float(error), unit)
         for (name, unit), value, error in zip(_NAMES[rows.swept], values, errors, strict=True)
     }
-    settings = {f"switching.{name}": p.value for name, p in parameters.items()}
-    settings["switching.width_ref_s"] = rows.width_s
-    model = Switching.from_settings(with_settings(settings).switching)
     measured = table_of(rows, np.unique(rows.cell[kept_out]))
-    samples = compare(measured, simulate(rows, model, kept_out, simulation_rng))
+    samples = compare(measured, simulate(rows, _model(rows, values), kept_out, simulation_rng))
     return Fit(
         model="set",
         parameters=parameters,
         goodness={
-            "cells_fitted": float(len(curves.median_s)),
+            "cells_fitted": float(len(np.unique(rows.cell[fitted]))),
             "cells_kept_out": float(len(np.unique(rows.cell[kept_out]))),
             **between_halves(samples, compare(measured, table_of(rows, np.unique(rows.cell[fitted])))),
         },
         samples=samples,
-        settings=settings,
+        settings=_settings(rows, values),
         n_rows=len(rows.cell),
         notes=_NOTES[rows.swept],
     )
@@ -66,7 +70,8 @@ def simulate(rows: SweepRows, model: Switching, like: NDArray[np.bool_], rng: np
     start_s = np.tile(rows.initial_s[rows.first[like[rows.first]]], _SIMULATED_PER_MEASURED)
     end_s = np.quantile(rows.final_s[rows.ended_early], 0.01) if rows.ended_early.any() else np.inf
     cells = model.draw_cells(rng, start_s.shape)
-    return simulate_sweeps(rows, model.after_set_s, cells, start_s, lambda now_s: now_s >= end_s, rng)
+    sweeps = simulate_sweeps(rows, model.after_set_s, cells, start_s, rng)
+    return sweeps.until(sweeps.final_s >= end_s)
 
 
 def compare(measured: Sweeps, simulated: Sweeps) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -79,82 +84,86 @@ def compare(measured: Sweeps, simulated: Sweeps) -> dict[str, tuple[NDArray[np.f
     return samples
 
 
-@dataclass(frozen=True, eq=False)
-class _Curves:
-    """Sweeps of each cell, in one table per cell.
+def _estimate(
+    rows: SweepRows, like: NDArray[np.bool_], rng: np.random.Generator, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Parameters in the order of `_NAMES`, and their standard errors.
 
-    Attributes:
-        voltage_v: the steps.
-        start_s: median conductance at the start.
-        median_s: median over the sweeps of a cell, shape (cells, steps); NaN where half of them have ended.
-        noise: spread of log conductance around that median while it rises, one per cell.
-        common: the steps which nearly all sweeps reach.
+    The spread between pulses is measured; the others are matched: shares of all sweeps do not tell it from theirs.
+
+    Args:
+        seed: of the simulated pulses.
     """
-
-    voltage_v: NDArray[np.float64]
-    start_s: float
-    median_s: NDArray[np.float64]
-    noise: NDArray[np.float64]
-    common: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, rows: SweepRows, cells: NDArray[np.intp]) -> _Curves:
-        start_s = float(np.median(rows.initial_s[rows.first]))
-        medians, noises = [], []
-        for cell in cells:
-            final_s = table_of(rows, np.array([cell])).final_s
-            going_on = np.isfinite(final_s).mean(axis=0) > 0.5
-            median_s = np.full(final_s.shape[1], np.nan)
-            median_s[going_on] = np.nanmedian(final_s[:, going_on], axis=0)
-            around = np.log(final_s / median_s)[:, median_s > BEGUN * start_s]
-            around = around[np.isfinite(around)]
-            noises.append(stats.median_abs_deviation(around, scale="normal") if len(around) else np.nan)
-            medians.append(median_s)
-        everything = table_of(rows, cells)
-        common = everything.voltage_v <= everything.common_v(RUNNING)
-        return cls(everything.voltage_v, start_s, np.array(medians), np.array(noises), common)
-
-    def pick(self, cells: NDArray[np.intp]) -> _Curves:
-        return replace(self, median_s=self.median_s[cells], noise=self.noise[cells])
-
-
-def _estimate(curves: _Curves, rows: SweepRows) -> NDArray[np.float64]:
-    """Parameters in the order of `_NAMES`: 1 / conductance = series + 1 / (slope (V - threshold)) below a limit."""
-    together_s = np.nanmedian(curves.median_s[:, curves.common], axis=0)
-    steps_v = curves.voltage_v[curves.common]
-    rising = together_s > 1.05 * curves.start_s
-    if rising.sum() < 4:
+    first = rows.first[like[rows.first]]
+    cells, cell_of_sweep = np.unique(rows.cell[first], return_inverse=True)
+    sweeps = table_of(rows, cells)
+    common = sweeps.voltage_v <= sweeps.common_v(RUNNING)
+    median_s, low_s = np.nanmedian(sweeps.final_s[:, common], axis=0), float(np.median(rows.initial_s[first]))
+    steps = np.flatnonzero(median_s > RISING * low_s)
+    if len(steps) < 4:
         raise DataError("fewer than 4 steps of these sweeps raise conductance by 5 %", fix="give sweeps that SET cells")
-    steps_v, together_s = steps_v[rising], together_s[rising]
+    start = _law(sweeps.voltage_v[steps], median_s[steps], rows)
+    # at the last voltage to which a sweep came are only those that a limit has stopped
+    steps = np.append(steps, np.flatnonzero(np.isfinite(sweeps.final_s).any(axis=0))[-1])
+    levels_s = np.nanquantile(sweeps.final_s[:, steps], _SHARES, axis=0)
+    # a sweep has ended above all others
+    final_s = np.where(np.isfinite(sweeps.final_s), sweeps.final_s, np.inf)[:, steps]
+    start_s = np.tile(rows.initial_s[first], _MATCHED_PER_MEASURED)
+    noises = np.array([_noise(sweeps.final_s[cell_of_sweep == n], low_s) for n in range(len(cells))])
+    noise, noise_error = bootstrap(lambda pick: np.nanmedian(noises[pick]), len(cells), rng)
+
+    def measured(pick: NDArray[np.intp]) -> NDArray[np.float64]:
+        chosen = np.concatenate([np.flatnonzero(cell_of_sweep == cell) for cell in pick])
+        return shares_below(final_s[chosen], levels_s).ravel()
+
+    def simulated(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        model, pulses = _model(rows, np.append(values, noise)), np.random.default_rng(seed)
+        cells = model.draw_cells(pulses, start_s.shape)
+        shown = simulate_sweeps(rows, model.after_set_s, cells, start_s, pulses)
+        return shares_below(shown.final_s[:, steps], levels_s).ravel()
+
+    values, errors = match(simulated, measured, len(cells), start, rng)
+    return np.append(values, noise), np.append(errors, noise_error)
+
+
+def _noise(final_s: NDArray[np.float64], start_s: float) -> float:
+    """Spread of log conductance of a cell's sweeps around their median, while that rises."""
+    final_s = final_s[:, np.isfinite(final_s).mean(axis=0) > 0.5]
+    median_s = np.nanmedian(final_s, axis=0)
+    around = np.log(final_s / median_s)[:, median_s > BEGUN * start_s]
+    around = around[np.isfinite(around)]
+    return float(stats.median_abs_deviation(around, scale="normal")) if len(around) else np.nan
+
+
+def _law(steps_v: NDArray[np.float64], median_s: NDArray[np.float64], rows: SweepRows) -> NDArray[np.float64]:
+    """Where to start: 1 / conductance = series + 1 / (slope (V - threshold)), with rough limit and spreads."""
     first_v = float(steps_v[0])
 
     def residuals(p: NDArray[np.float64]) -> NDArray[np.float64]:
         below_v, log_slope, series_share = p
-        law_ohm = series_share / together_s.max() + np.exp(-log_slope) / (steps_v - first_v + np.exp(below_v))
-        return np.log(law_ohm * together_s)
+        law_ohm = series_share / median_s.max() + np.exp(-log_slope) / (steps_v - first_v + np.exp(below_v))
+        return np.log(law_ohm * median_s)
 
-    start = np.array([np.log(0.3), np.log(5.0 * curves.start_s), 0.75])
+    start = np.array([np.log(0.3), np.log(5.0 * median_s[0]), 0.75])
     found = optimize.least_squares(residuals, start, bounds=([-5.0, -30.0, 0.0], [1.5, 5.0, 0.95])).x
-    threshold_v, slope, series_ohm = first_v - np.exp(found[0]), np.exp(found[1]), found[2] / together_s.max()
-    part_s = 1.0 / np.maximum(1.0 / curves.median_s - series_ohm, 1.0)  # what pulses act on, without the series part
-    ramp = (curves.median_s > 1.05 * curves.start_s) & curves.common
-    over_v = np.where(ramp, curves.voltage_v - threshold_v, np.nan)
-    stopped = np.isfinite(part_s[:, -1])
-    reached_s = np.where(stopped, np.nanmedian(part_s[:, -10:], axis=1), np.nanmax(part_s, axis=1))
-    noise, base = float(np.nanmedian(curves.noise)), SwitchingSettings()
+    threshold_v, slope, series_ohm = first_v - np.exp(found[0]), np.exp(found[1]), found[2] / median_s.max()
+    base, limit_s = SwitchingSettings(), 1.5 * slope * (steps_v[-1] - threshold_v)
     if rows.swept == "line":
-        cell_v = np.nanmedian(over_v - part_s / slope, axis=1)
-        log_limit, limit_spread = _limit(np.log(reached_s), stopped)
-        gate_s_per_v = np.exp(log_limit) / (rows.held_v - base.gate_threshold_v)
-        return np.array([threshold_v, _spread(cell_v), slope, gate_s_per_v, limit_spread, series_ohm, noise])
-    ratio = np.nanmedian(np.log(part_s / (slope * over_v)), axis=1)
-    limit_s, limit_spread_s = _limit(reached_s, stopped)
-    line_s_per_v = limit_s / (rows.held_v - base.set_voltage_v)
-    cell_v = limit_spread_s / line_s_per_v
-    return np.array([threshold_v, slope, _spread(ratio), line_s_per_v, cell_v, series_ohm, noise])
+        gate_s_per_v = limit_s / (rows.held_v - base.gate_threshold_v)
+        return np.array([threshold_v, 0.1, slope, gate_s_per_v, 0.3, series_ohm])
+    return np.array([threshold_v, slope, 0.1, limit_s / (rows.held_v - base.set_voltage_v), 0.3, series_ohm])
 
 
-#: parameters of each kind of sweep, in the order of `_estimate`
+def _settings(rows: SweepRows, values: NDArray[np.float64]) -> dict[str, float]:
+    found = {f"switching.{name}": float(value) for (name, _), value in zip(_NAMES[rows.swept], values, strict=True)}
+    return {**found, "switching.width_ref_s": rows.width_s}
+
+
+def _model(rows: SweepRows, values: NDArray[np.float64]) -> Switching:
+    return Switching.from_settings(with_settings(_settings(rows, values)).switching)
+
+
+#: parameters of each kind of sweep; the first is a threshold, the last the spread between pulses
 _NAMES = {
     "line": (
         ("set_voltage_v", "V"),
@@ -170,7 +179,7 @@ _NAMES = {
         ("set_gate_s_per_v", "S/V"),
         ("set_cell", ""),
         ("set_line_s_per_v", "S/V"),
-        ("set_cell_v", "V"),
+        ("set_line_cell", ""),
         ("set_series_ohm", "ohm"),
         ("set_cycle", ""),
     ),
@@ -185,26 +194,7 @@ _NOTES = {
     ),
     "gate": (
         "The bit line was held: only the product of set_line_s_per_v and its voltage over set_voltage_v is determined; "
-        "set_voltage_v stays as it was.",
+        "set_voltage_v and set_cell_v stay as they were.",
         _FEW,
     ),
 }
-
-
-def _limit(reached: NDArray[np.float64], stopped: NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean and spread of where cells stop rising; cells whose sweeps ended earlier tell only a lower bound."""
-    if not stopped.any():
-        return float(reached.max()), 0.0
-    scale = float(reached[stopped].std()) or 1.0
-
-    def cost(p: NDArray[np.float64]) -> float:
-        z = (reached - p[0]) / (scale * np.exp(p[1]))
-        return -float(np.sum(np.where(stopped, -0.5 * z * z - p[1], stats.norm.logsf(z))))
-
-    mean, log_spread = optimize.minimize(cost, [reached.max(), 0.0], method="Nelder-Mead").x
-    return float(mean), float(scale * np.exp(log_spread))
-
-
-def _spread(values: NDArray[np.float64]) -> float:
-    """Standard deviation that a few odd cells do not move."""
-    return float(stats.median_abs_deviation(values, scale="normal", nan_policy="omit"))

@@ -14,15 +14,19 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize
 
 from hil.errors import DataError
-from sim_backend.fits.fit import read_table, refuse
+from sim_backend.fits.fit import bootstrap, read_table, refuse
 from sim_backend.switching import CellSpread, Siemens
 
 Line = Literal["line", "gate"]
 
 #: one pulse: conductance, line voltage, gate voltage, width, cells, generator -> conductance
 PulseLaw = Callable[[Siemens, float, float, float, CellSpread, np.random.Generator], Siemens]
+_ROUNDS_MAX = 20
+#: how far matching goes from its start: in V of the first parameter, in the logarithm of the others (a factor of 7)
+_FARTHEST = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,11 @@ class SweepRows:
         """Which pulses ended a sweep before its last voltage: the cell was where the measurement wanted it."""
         last = np.diff(self.sweep, append=self.sweep[-1] + 1) > 0
         return last & (self.voltage_v < self.voltage_v.max())
+
+    @property
+    def steps_v(self) -> NDArray[np.float64]:
+        """Values that the swept voltage takes, ascending."""
+        return np.unique(np.round(self.voltage_v, 6))
 
     def of_sweeps(self, good: NDArray[np.bool_]) -> SweepRows:
         """The pulses of some sweeps; `good` has one entry per sweep."""
@@ -125,6 +134,11 @@ class Sweeps:
         hit = crossed.any(axis=1)
         return self.voltage_v[crossed[hit].argmax(axis=1)]
 
+    def until(self, ended: NDArray[np.bool_]) -> Sweeps:
+        """The same sweeps, each only as far as the first pulse after which `ended` holds."""
+        over = np.logical_or.accumulate(ended, axis=1)[:, :-1]
+        return replace(self, final_s=np.where(np.pad(over, ((0, 0), (1, 0))), np.nan, self.final_s))
+
     def common_v(self, share: float) -> float:
         """Highest voltage to which at least this share of the sweeps comes."""
         return float(self.voltage_v[np.isfinite(self.final_s).mean(axis=0) >= share][-1])
@@ -137,7 +151,7 @@ class Sweeps:
 
 def table_of(rows: SweepRows, cells: NDArray[np.intp]) -> Sweeps:
     """Measured sweeps of some cells as a table."""
-    steps = np.unique(np.round(rows.voltage_v, 6))
+    steps = rows.steps_v
     chosen = np.isin(rows.cell, cells)
     sweep = np.unique(rows.sweep[chosen], return_inverse=True)[1]
     final_s = np.full((sweep.max() + 1, len(steps)), np.nan)
@@ -146,22 +160,51 @@ def table_of(rows: SweepRows, cells: NDArray[np.intp]) -> Sweeps:
 
 
 def simulate_sweeps(
-    rows: SweepRows,
-    law: PulseLaw,
-    cells: CellSpread,
-    start_s: NDArray[np.float64],
-    ended: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
-    rng: np.random.Generator,
+    rows: SweepRows, law: PulseLaw, cells: CellSpread, start_s: NDArray[np.float64], rng: np.random.Generator
 ) -> Sweeps:
-    """Run the measurement's sweep on simulated cells: all steps in turn, until a cell meets the end condition."""
-    steps = np.unique(np.round(rows.voltage_v, 6))
-    final_s = np.full((len(start_s), len(steps)), np.nan)
-    now_s, running = start_s.astype(np.float64), np.arange(len(start_s))
+    """Run the measurement's sweep on simulated cells: all steps in turn."""
+    steps = rows.steps_v
+    final_s, now_s = np.empty((len(start_s), len(steps))), start_s.astype(np.float64)
     for column, voltage_v in enumerate(steps):
-        line_v, gate_v = rows.lines_v(float(voltage_v))
-        now_s[running] = law(now_s[running], line_v, gate_v, rows.width_s, cells.at(running), rng)
-        final_s[running, column] = now_s[running]
-        running = running[~ended(now_s[running])]
-        if not len(running):
-            break
+        now_s = law(now_s, *rows.lines_v(float(voltage_v)), rows.width_s, cells, rng)
+        final_s[:, column] = now_s
     return Sweeps(steps, final_s)
+
+
+def shares_below(final_s: NDArray[np.float64], levels_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of sweeps at or below each level after each step, shape (levels, steps), as are the levels."""
+    return np.array([(final_s <= level_s).mean(axis=0) for level_s in levels_s])
+
+
+def match(
+    simulated: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    measured: Callable[[NDArray[np.intp]], NDArray[np.float64]],
+    n_cells: int,
+    start: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Parameters with which simulated sweeps show the same statistics as the measured ones, and their standard errors.
+
+    Args:
+        simulated: takes parameters, returns statistics of simulated sweeps; draws the same numbers each time.
+        measured: takes indices of cells (some may occur twice), returns the same statistics of their sweeps.
+        n_cells: how many cells there are.
+        start: parameters to start from; the first is a voltage and may have either sign, the others are positive.
+    """
+    wanted, step = measured(np.arange(n_cells)), 0.01
+
+    def parameters(free: NDArray[np.float64]) -> NDArray[np.float64]:
+        free = np.clip(free, -_FARTHEST, _FARTHEST)
+        return np.append(start[0] + free[0], start[1:] * np.exp(free[1:]))
+
+    def residuals(free: NDArray[np.float64]) -> NDArray[np.float64]:
+        return simulated(parameters(free)) - wanted
+
+    def jacobian(free: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Differences over 1 % (10 mV): statistics of a sample are not smooth."""
+        here = residuals(free)
+        return np.column_stack([(residuals(free + step * axis) - here) / step for axis in np.eye(len(free))])
+
+    found = optimize.least_squares(residuals, np.zeros(len(start)), jacobian, max_nfev=_ROUNDS_MAX)
+    inverse = np.linalg.pinv(found.jac)
+    return bootstrap(lambda pick: parameters(found.x + inverse @ (measured(pick) - wanted)), n_cells, rng)

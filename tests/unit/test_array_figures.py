@@ -255,6 +255,26 @@ class TestWhatTheyShow:
         assert "measured (5)" in words(made)
         assert "simulated (7)" in words(made)
 
+    def test_a_comparison_shows_siemens_as_microsiemens_and_ends_where_nearly_all_values_are(self) -> None:
+        values_s = np.append(np.linspace(160e-6, 240e-6, 999), 9e-4)
+        made = drawings.distribution_figure(
+            {"conductance (S)": (values_s, values_s), "b [uS]": (values_s, values_s)}, {}
+        )
+        assert "conductance (µS)" in words(made)
+        assert "b (µS)" in words(made)
+        low, high = made.axes[0].get_xlim()
+        assert 150 < low < 165
+        assert 235 < high < 250
+
+    @pytest.mark.parametrize(("n", "empty"), [(1, 0), (2, 0), (3, 0), (4, 0), (5, 1), (6, 0), (8, 0), (9, 0)])
+    def test_a_comparison_leaves_few_places_empty(self, n: int, empty: int) -> None:
+        made = drawings.distribution_figure({f"{k} (V)": (np.arange(5.0), np.arange(5.0)) for k in range(n)}, {})
+        assert len([axes for axes in made.axes if not axes.axison]) == empty
+
+    def test_a_comparison_says_what_it_leaves_out(self) -> None:
+        made = drawings.distribution_figure({f"{k} (V)": (np.arange(5.0), np.arange(5.0)) for k in range(12)}, {})
+        assert "the first 9 of 12 quantities" in words(made)
+
 
 ODD = {
     "only NaN": np.full((4, 4), np.nan),

@@ -123,13 +123,15 @@ class TestRootSettings:
         assert text
         assert source or key.endswith(".enabled")
         for suffix, wanted in (("_v", "V"), ("_s", None), ("_ohm", "ohm")):
-            if key.endswith(suffix):
+            if key.endswith(f"_per{suffix}"):
+                assert unit.endswith(f"/{wanted}" if wanted else ("/s", "/S"))
+            elif key.endswith(suffix):
                 assert unit in ({wanted} if wanted else {"s", "S"})
 
     def test_rows_name_every_key_once(self) -> None:
         keys = [row.key for row in rows(RootSettings())]
         assert len(set(keys)) == len(keys)
-        assert {key.split(".")[0] for key in keys} == {"data", "lsm", "readout", "limits", "board", "sim"}
+        assert {key.split(".")[0] for key in keys} == {"data", "lsm", "readout", "array", "limits", "board", "sim"}
         assert next(rows(load(RootSettings, overrides=["data.seed=7", "sim.rows=300"]))).key == "data.dataset"
 
     def test_no_number_takes_infinity(self) -> None:

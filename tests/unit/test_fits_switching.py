@@ -14,7 +14,7 @@ from hil.errors import DataError
 from sim_backend.fits import MODELS, reset
 from sim_backend.fits import set as set_fit
 from sim_backend.fits.fit import with_settings
-from sim_backend.fits.sweep import SweepRows, Sweeps, load_sweep, simulate_sweeps
+from sim_backend.fits.sweep import SweepRows, Sweeps, load_sweep, match, simulate_sweeps
 from sim_backend.settings import SwitchingSettings
 from sim_backend.switching import Switching
 
@@ -71,8 +71,8 @@ def simulated_rows(verb: str) -> SweepRows:
     }[verb]
     start_s = first_s * np.exp(0.02 * rng.standard_normal(N_CELLS * N_SWEEPS))
     grid = SweepRows("line", *(np.zeros(61, int),) * 2, np.arange(61) * 0.05, *(np.zeros(61),) * 2, held_v, 200e-9)  # type: ignore[arg-type]
-    sweeps = simulate_sweeps(grid, law, cells, start_s, lambda now_s: sign * now_s >= sign * end_s, rng)
-    return rows_of(sweeps, start_s, held_v)
+    sweeps = simulate_sweeps(grid, law, cells, start_s, rng)
+    return rows_of(sweeps.until(sign * sweeps.final_s >= sign * end_s), start_s, held_v)
 
 
 def test_the_set_fit_finds_what_the_sweeps_were_drawn_from() -> None:
@@ -98,7 +98,10 @@ def test_the_reset_fit_finds_what_the_sweeps_were_drawn_from() -> None:
     ):
         assert fit.parameters[name].value == pytest.approx(ARRAY[name], rel=share), name
     assert fit.parameters["reset_keep"].value == pytest.approx(ARRAY["reset_keep"], abs=0.12)
-    assert fit.distances["RESET voltage (V)"].ks < 0.2
+    assert 0.5 < fit.parameters["reset_cell_tail"].value < 2.0
+    assert fit.parameters["reset_cycle_cell"].value < 0.3  # six sweeps a cell say no more
+    name = "RESET voltage (V)"
+    assert fit.distances[name].ks < fit.goodness[f"ks between measured halves, {name}"] + 0.1
 
 
 @pytest.mark.parametrize(("module", "verb"), [(set_fit, "set"), (reset, "reset")])
@@ -157,6 +160,36 @@ def test_models_are_named_and_imported_late() -> None:
     assert all(path == f"sim_backend.fits.{name}" for name, path in MODELS.items())
 
 
+def test_a_sweep_goes_no_further_than_the_pulse_that_ends_it() -> None:
+    sweeps = Sweeps(np.arange(3.0), np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0], [2.0, 1.0, 1.0]]))
+    np.testing.assert_array_equal(
+        sweeps.until(sweeps.final_s >= 2.0).final_s, [[1.0, 2.0, np.nan], [1.0, 1.0, 1.0], [2.0, np.nan, np.nan]]
+    )
+
+
+def test_matching_finds_parameters_and_how_well_they_are_known() -> None:
+    rng = np.random.default_rng(0)
+    cells, normal = rng.normal(3.0, 0.5, 200), rng.standard_normal(4000)
+    known = match(
+        lambda values: np.quantile(values[0] + values[1] * normal, [0.1, 0.3, 0.5, 0.7, 0.9]),
+        lambda pick: np.quantile(cells[pick], [0.1, 0.3, 0.5, 0.7, 0.9]),
+        200,
+        np.array([2.0, 1.0]),
+        rng,
+    )
+    np.testing.assert_allclose(known[0], [3.0, 0.5], atol=0.1)
+    np.testing.assert_allclose(known[1], [0.5 / np.sqrt(200), 0.5 / np.sqrt(400)], rtol=0.7)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no measured data in {DATA}")
+def test_no_simulated_cell_stays_where_it_started_when_none_measured_does() -> None:
+    fit = set_fit.fit(set_fit.load(DATA / f"{SET_FILES[1]}.csv.gz"))
+    last = [name for name in fit.samples if name.startswith("conductance")][-1]
+    measured_s, simulated_s = fit.samples[last]
+    assert (simulated_s < measured_s.min()).mean() < 0.01
+    assert np.median(simulated_s) == pytest.approx(np.median(measured_s), rel=0.025)
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no measured data in {DATA}")
 @pytest.mark.parametrize(
     ("module", "name", "quantity"),
@@ -166,6 +199,6 @@ def test_models_are_named_and_imported_late() -> None:
     ],
 )
 def test_simulated_sweeps_are_near_the_measured(module: Any, name: str, quantity: str) -> None:
-    """No nearer than 25 cells of the same array are to 25 others."""
+    """As near as 25 cells of the same array are to 25 others."""
     fit = module.fit(module.load(DATA / f"{name}.csv.gz"))
     assert fit.distances[quantity].ks < fit.goodness[f"ks between measured halves, {quantity}"] + 0.1

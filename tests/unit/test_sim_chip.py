@@ -14,7 +14,7 @@ from sim_backend.chip import SimulatedChip
 from sim_backend.forming import SIGMA_DIFFERENCE_S, FormingStatistics
 from sim_backend.settings import FormingSettings, SimSettings
 
-EFFECTS = ("noise", "telegraph", "lines", "mux", "dac", "tia", "adc")
+EFFECTS = ("noise", "lines", "mux", "dac", "tia", "adc")
 
 
 def only(*on: str, **more: object) -> SimSettings:
@@ -61,6 +61,18 @@ def test_each_effect_acts_alone_and_can_be_switched_off(effect: str) -> None:
 
     assert not np.array_equal(run(only(effect)), run(only()))
     assert np.array_equal(run(only()), run(SimSettings(rows=32, cols=16, ideal=True)))
+
+
+def test_telegraph_cells_are_noisier_and_silent_where_read_noise_is_off() -> None:
+    chips = {
+        noise: SimulatedChip.draw(only(*noise, telegraph={"share": 0.5, "amplitude": 0.1}), 3)
+        for noise in ((), ("noise",))
+    }
+    assert np.max(chips[()].read_noise()) == 0.0
+    sigma = chips["noise",].read_noise()
+    assert isinstance(sigma, np.ndarray)
+    assert 0.3 < (sigma > 0.0201).mean() < 0.7
+    assert sigma.min() == pytest.approx(0.02)
 
 
 def test_switching_one_effect_leaves_the_rest_of_the_chip_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -101,11 +102,47 @@ def test_spreads_between_cells_and_between_pulses_are_those_of_the_settings(stat
     assert np.sqrt(np.cov(one, other)[0, 1]) == pytest.approx(moved * settings[f"{state}_cell"], rel=0.08)
 
 
+def test_cells_differ_in_their_spread_between_pulses_as_told() -> None:
+    told = {"set_cycle": 0.02, "set_cycle_cell": 0.5, "reset_cycle": 0.3, "reset_cycle_cell": 0.4}
+    model, cells, rng = setup(800, **told, reset_cycle_v=0.0, reset_floor_s=1e-12, reset_keep=0.0, set_series_ohm=0.0)
+    for name, law, gate_v, start_s in (
+        ("set", model.after_set_s, 1.2, 1e-9),
+        ("reset", model.after_reset_s, 4.0, 20e-6),
+    ):
+        pulses = [np.log(law(cells_at(start_s, 800), 2.9, gate_v, WIDTH_S, cells, rng)) for _ in range(60)]
+        spread = np.log(np.std(pulses, axis=0))
+        assert np.exp(np.median(spread)) == pytest.approx(told[f"{name}_cycle"], rel=0.1), name
+        assert spread.std() == pytest.approx(told[f"{name}_cycle_cell"], rel=0.12), name
+
+
+def test_a_spread_of_the_line_limit_is_log_normal_and_leaves_the_gate_limit_alone() -> None:
+    model, cells, rng = setup(4000, set_line_cell=0.4, set_cell_v=0.0, set_cycle=0.0, set_cell=0.0, set_series_ohm=0.0)
+    line, gate = (np.log(model.after_set_s(cells_at(1e-9, 4000), 1.0, g, WIDTH_S, cells, rng)) for g in (9.0, 0.45))
+    assert line.std() == pytest.approx(0.4, rel=0.05)
+    assert gate.std() < 1e-3
+
+
+def test_late_cells_lie_further_out_with_a_heavier_tail_about_the_same_mean() -> None:
+    model, cells, _ = setup(100_000, reset_cell_tail=2.0)
+    assert abs(cells.reset_v.mean()) < 0.02 * model.settings.reset_cell_v * 2
+    far = [np.quantile(c.reset_v, 0.99) - np.median(c.reset_v) for c in (setup(100_000)[1], cells)]
+    assert far[1] > 3 * far[0]
+
+
+def test_new_ways_in_which_cells_differ_leave_older_draws_alone() -> None:
+    old, new = (setup(50, **more)[1] for more in ({}, {"set_line_cell": 0.2, "reset_cycle_cell": 0.3}))
+    for name in ("set_v", "set_ratio", "reset_v", "reset_ratio"):
+        np.testing.assert_array_equal(getattr(old, name), getattr(new, name))
+    # what seed 1 gave before there were others
+    np.testing.assert_allclose(old.set_v[:2], [0.08645518, -0.07142267], rtol=1e-6)
+    np.testing.assert_allclose(old.reset_v[:2], [0.4183699, -0.009733832], rtol=1e-6)
+
+
 def test_chosen_cells_keep_their_properties() -> None:
     model = Switching.from_settings(SwitchingSettings())
     cells = model.draw_cells(np.random.default_rng(0), (8, 4))
     index = (np.array([3, 7]), np.array([1, 0]))
-    for name in ("set_v", "set_ratio", "reset_v", "reset_ratio"):
+    for name in (part.name for part in fields(CellSpread)):
         np.testing.assert_array_equal(getattr(cells.at(index), name), getattr(cells, name)[index])
 
 
