@@ -34,6 +34,8 @@ _SELF_TEST_COLS = 16
 _CONDUCTS_CODE = 1.0
 #: positions of one mux that differ by less than this fraction are one and the same row
 _ALIKE = 0.1
+#: variance between positions, over that of noise, above which there are several rows
+_OTHER_ROWS = 4.0
 #: below this largest code difference cells are too alike to tell positions apart
 _DISTINCT_CODE = 100.0
 
@@ -181,15 +183,44 @@ def check_muxes(sequencer: Sequencer, blocks: Blocks, v_read_v: float) -> list[C
     closed = np.zeros(mux.count, np.bool_)
     if mux.inhibit:
         closed = _row_codes(sequencer, blocks, OFF, v_read_v).mean(axis=(1, 2)) > _CONDUCTS_CODE
+    stuck: dict[int, bool | None] = dict.fromkeys(range(mux.count), False)
+    if suspects := [m for m in range(mux.count) if _shows_one_row(drawn[:, m])]:
+        again = np.stack([_row_codes(sequencer, blocks, p, v_read_v) for p in range(mux.width)])
+        stuck |= {m: _is_stuck(drawn, again, m) for m in suspects}
     found = [
-        Check(f"CD4051B mux {m}", *_judge_mux(drawn[:, m], conducts[:, m], bool(closed[m]), bool(conducts.any())))
+        Check(
+            f"CD4051B mux {m}",
+            *_judge_mux(drawn[:, m], conducts[:, m], bool(closed[m]), bool(conducts.any()), stuck[m]),
+        )
         for m in range(mux.count)
     ]
     return [*found, *_check_answers(drawn)]
 
 
+def _shows_one_row(drawn: NDArray[np.float64]) -> bool:
+    """Whether all positions look much alike: stuck selects do, and so do rows that were programmed alike."""
+    largest = np.abs(drawn).max(initial=0.0)
+    return len(drawn) > 1 and largest > _DISTINCT_CODE and bool(np.abs(drawn - drawn[0]).max() < _ALIKE * largest)
+
+
+def _is_stuck(drawn: NDArray[np.float64], again: NDArray[np.float64], m: int) -> bool | None:
+    """Whether one row stands behind all positions of a mux; None where that cannot be told.
+
+    One row differs from itself by noise only, which two looks at each position show; rows that were programmed alike
+    differ by more.
+    """
+    noise = np.mean((drawn[:, m] - again[:, m]) ** 2) / 4.0
+    mean = 0.5 * (drawn[:, m] + again[:, m])
+    between = np.mean(np.var(mean, axis=0, ddof=1))
+    if between > _OTHER_ROWS * noise:
+        return False
+    # On an array whose rows are alike everywhere, nothing follows from that.
+    everywhere = drawn.reshape(-1, *drawn.shape[2:])
+    return None if _shows_one_row(everywhere) else True
+
+
 def _judge_mux(
-    drawn: NDArray[np.float64], conducts: NDArray[np.bool_], closed: bool, any_conducts: bool
+    drawn: NDArray[np.float64], conducts: NDArray[np.bool_], closed: bool, any_conducts: bool, stuck: bool | None
 ) -> tuple[bool | None, str]:
     """Verdict on one mux from what it draws at each position, shape (positions, test positions, lanes)."""
     largest = np.abs(drawn).max(initial=0.0)
@@ -201,8 +232,10 @@ def _judge_mux(
         return False, "draws no current at any position: stuck off, or its DAC channel gives nothing"
     if not conducts.all():
         return False, f"draws no current at positions {np.flatnonzero(~conducts).tolist()}"
-    if len(drawn) > 1 and largest > _DISTINCT_CODE and np.abs(drawn - drawn[0]).max() < _ALIKE * largest:
+    if stuck:
         return False, "shows the same row at every position: selects stuck"
+    if stuck is None:
+        return None, "conducts at every position; all rows of the array are too alike to tell positions apart"
     if largest <= _DISTINCT_CODE:
         return True, "conducts at every position; cells too alike to tell positions apart"
     return True, "conducts at every position"

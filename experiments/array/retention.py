@@ -25,6 +25,8 @@ from hil.errors import ConfigError
 
 #: longest single wait: progress is shown in between
 _WAIT_S = 600.0
+#: a time so near has come: clocks have steps
+_NOW_S = 1e-6
 
 
 def plan(mask: Mask, settings: RetentionSettings, info: BackendInfo, cells_per_step: int) -> Plan:
@@ -92,7 +94,7 @@ def _start_s(bench: Bench) -> float:
 
 
 def _wait_until(bench: Bench, due_s: float, k: int, n: int) -> None:
-    while (left_s := due_s - bench.now_s()) > 0:
+    while (left_s := due_s - bench.now_s()) > _NOW_S:
         bench.progress("retention", k, n, f"next read in {left_s:.0f} s")
         bench.wait(min(left_s, _WAIT_S), "retention")
 

@@ -6,6 +6,7 @@ is accounted for: which engine ran, and for how long no ADC converted.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,8 +164,8 @@ class EmulatedFabric:
     # What a test does to the board
 
     def idle(self, time_s: float) -> None:
-        """Let emulated time pass while the host does nothing."""
-        until = self.now + round(time_s / TICK_S)
+        """Let emulated time pass while the host does nothing: at least that long, in whole ticks."""
+        until = self.now + math.ceil(time_s / TICK_S)
         self._run(until)
         if self.now < until:
             try:

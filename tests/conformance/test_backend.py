@@ -211,6 +211,9 @@ def test_time_passes_for_the_cells(session: Session) -> None:
     before_s = session.now_s()
     session.wait(0.02)
     assert session.now_s() - before_s >= 0.02
+    before_s = session.now_s()
+    session.wait(1e-9)
+    assert session.now_s() > before_s, "a wait that moves no clock is waited for without end"
     for wrong in (-1.0, float("nan"), 1e9):
         with pytest.raises(LimitError, match="wait"):
             session.wait(wrong)

@@ -220,3 +220,31 @@ def test_an_amplifier_at_its_end_is_flagged_although_the_converter_is_not(
     assert (found_a < end_a).all()
     assert (n > 0) == clips
     assert caplog.text.count("are too small") == clips
+
+
+@pytest.mark.parametrize("tree", [INDEPENDENT, common()], ids=["independent", "common"])
+@pytest.mark.parametrize("spread_s", [0.0, 0.3e-6, 1e-6])
+def test_a_board_opens_whose_cells_were_all_programmed_alike(tree: dict[str, Any], spread_s: float) -> None:
+    cells = {"preset": "custom", "sigma_difference_s": max(spread_s, 1e-12) * 2**0.5, "mean_s": 12e-6}
+    for seed in range(3):
+        backend = emulate(tree, seed, forming=cells)[2]
+        with open_session(backend) as session:
+            verdicts = {check.ok for check in session.self_test() if check.part.startswith("CD4051B")}
+        assert verdicts <= {True, None}
+        if spread_s == 1e-6:
+            assert verdicts == {True}
+
+
+@pytest.mark.parametrize("spread_s", [0.3e-6, 6.61e-6])
+def test_stuck_selects_are_found_where_rows_of_other_muxes_differ(spread_s: float) -> None:
+    """Rows of one mux alike, those of others not: as after programming a gradient along the columns."""
+    for seed in range(3):
+        board, _, backend = emulate(common(), seed, forming={"preset": "custom", "sigma_difference_s": spread_s})
+        scale = np.repeat(np.linspace(0.6, 1.4, 6), 4)[:, None]
+        board.array.chip.state.cells["conductance_s"] *= scale
+        board.array.refresh()
+        with open_session(backend):
+            pass
+        board.faults.stuck_muxes[1] = 3
+        with pytest.raises(DeviceError, match="mux 1: shows the same row at every position"):
+            backend.open()
