@@ -87,9 +87,8 @@ def _header(run: RunReader) -> Iterator[Finding]:
         elif run.ended_unix_s < run.started_unix_s - _CLOCK_STEP_S:
             yield _wrong("header", f"the end is {run.started_unix_s - run.ended_unix_s:.3g} s before the start")
     if run.status in ("failed", "aborted"):
-        yield _note(
-            "header", f"the run {'failed' if run.status == 'failed' else 'was aborted'}: {run.cause or 'no cause'}"
-        )
+        cause = run.cause.rstrip(": ") or "no cause"
+        yield _note("header", f"the run {'failed' if run.status == 'failed' else 'was aborted'}: {cause}")
     if run.status == "incomplete":
         yield _note("header", "the run has no end: it goes on, or its process was killed")
 

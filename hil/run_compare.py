@@ -24,8 +24,8 @@ DEFAULT_TOLERANCE_S = 1e-6
 _N_WORST = 5
 #: two samples of one distribution exceed this times sqrt(1/n + 1/m) in 1 % of cases (Kolmogorov and Smirnov)
 _KS_ONE_PERCENT = 1.628
-#: a mean shift of so many standard errors is chance, or hardly
-_CHANCE, _HARDLY_CHANCE = 2.0, 3.0
+#: a mean shift of so many standard errors is scatter, or hardly
+_SCATTER, _HARDLY_SCATTER = 2.0, 3.0
 #: correlation above which cells keep their order, and below which nothing is common
 _SAME_PATTERN, _NO_PATTERN = 0.9, 0.3
 
@@ -193,7 +193,11 @@ def compare(a: RunReader, b: RunReader, tolerance_s: float = DEFAULT_TOLERANCE_S
         arrays=arrays,
         faults=faults,
         not_compared=not_compared,
-        verdict=[*_verdict_on_cells(conductance), *_verdict_on_faults(faults), *_verdict_on_rest(scalars, arrays)],
+        verdict=[
+            *(_verdict_on_sizes(results_a, results_b) or _verdict_on_cells(conductance)),
+            *_verdict_on_faults(faults),
+            *_verdict_on_rest(scalars, arrays),
+        ],
     )
 
 
@@ -367,6 +371,15 @@ def _span(time_s: float) -> str:
     return f"{time_s:.3g} s"
 
 
+def _verdict_on_sizes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """That two arrays of different size have no cells in common; empty where both are alike, or one has no map."""
+    shapes = [found.shape for found in (a.get(CONDUCTANCE), b.get(CONDUCTANCE)) if isinstance(found, np.ndarray)]
+    if len(shapes) < 2 or shapes[0] == shapes[1]:
+        return []
+    sizes = [" x ".join(str(n) for n in shape) for shape in shapes]
+    return [f"conductance: not compared: A is an array of {sizes[0]} cells, B of {sizes[1]}"]
+
+
 def _verdict_on_cells(found: ArrayDifference | None) -> list[str]:
     if found is None:
         return []
@@ -406,10 +419,10 @@ def _shift_text(found: ArrayDifference) -> str:
     if math.isnan(found.bias_error):
         return f"{shift}, of one cell only"
     times = abs(found.shift_in_errors)
-    if times < _CHANCE:
-        meaning = "no more than chance"
-    elif times < _HARDLY_CHANCE:
-        meaning = "perhaps chance"
+    if times < _SCATTER:
+        meaning = "no more than cells and lines scatter"
+    elif times < _HARDLY_SCATTER:
+        meaning = "perhaps no more than scatter"
     else:
         meaning = "a real shift"
     return f"{shift}, {times:.2g} times its uncertainty of {1e6 * found.bias_error:.2g} uS: {meaning}"

@@ -28,6 +28,7 @@ FORMATS: tuple[Format, ...] = ("csv", "parquet", "netcdf")
 
 RUN_FILE = "run.json"
 _PACKAGES = {"csv": (), "parquet": ("pyarrow",), "netcdf": ("xarray", "h5netcdf")}
+_TIME_WORDS = frozenset(("time", "t", "dwell", "duration", "width", "interval", "age", "wait", "wall", "unix"))
 _UNITS = {"v": "V", "a": "A", "ohm": "ohm", "c": "degC", "hz": "Hz"}
 
 
@@ -127,10 +128,13 @@ def _arrays(run: RunReader) -> dict[str, NDArray[Any]]:
 
 
 def unit_of(name: str) -> str:
-    """Unit that the end of a result's name states; `_s` is siemens of a conductance and seconds of anything else."""
-    if name.endswith("_s"):
-        return "S" if "conductance" in name or "target" in name else "s"
-    return _UNITS.get(name.rsplit("_", 1)[-1], "") if "_" in name else ""
+    """Unit that a result's name states; `_s` is siemens, and seconds where a word of the name is about time."""
+    words = name.split("_")
+    if "s2" in words[1:]:
+        return "S^2/Hz" if "_s2_per_hz" in name else "S^2"
+    if words[-1] == "s" and len(words) > 1:
+        return "s" if _TIME_WORDS.intersection(words) else "S"
+    return _UNITS.get(words[-1], "") if len(words) > 1 else ""
 
 
 def _real_columns(name: str, unit: str, values: NDArray[Any]) -> Iterator[tuple[str, str, NDArray[Any]]]:

@@ -108,24 +108,37 @@ def forming_voltage(formed_at_v: Floats) -> Any:
     return made
 
 
-def fault_map(faults: NDArray[np.uint8]) -> Any:
-    """Map of the faults (rows, cols), one colour per kind; the legend counts the cells that have it."""
+def fault_map(faults: NDArray[np.uint8], looked_at: Mask | None = None) -> Any:
+    """Map of the faults, one colour per kind, in the smallest rectangle around the cells that were looked at.
+
+    The legend counts the cells that have each.
+    """
     from matplotlib.colors import ListedColormap
 
     made, axes = style.figure(7.4, 5.2)
+    looked_at = np.ones(faults.shape, np.bool_) if looked_at is None else looked_at | (faults != 0)
+    rows, cols = _rectangle(looked_at)
+    faults, looked_at = faults[rows, cols], looked_at[rows, cols]
     shown = np.zeros(faults.shape, np.uint8)
-    handles = [_swatch(_HEALTHY, f"healthy ({int((faults == 0).sum()):,})")]
+    handles = [_swatch(_HEALTHY, f"healthy ({int((looked_at & (faults == 0)).sum()):,})")]
     for number, (fault, name, colour) in enumerate(_FAULT_LOOK, start=1):
         has = (faults & int(fault)) != 0
         shown[has] = number
         if has.any():
             handles.append(_swatch(colour, f"{name} ({int(has.sum()):,})"))
     colours = [_HEALTHY, *(colour for _, _, colour in _FAULT_LOOK)]
-    axes.imshow(shown, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5, interpolation="nearest")
+    if unseen := int((~looked_at).sum()):
+        handles.append(_swatch(style.MISSING, f"not looked at ({unseen:,})"))
+    axes.imshow(
+        np.ma.masked_where(~looked_at, shown),
+        cmap=ListedColormap(colours).with_extremes(bad=style.MISSING),
+        vmin=-0.5, vmax=len(colours) - 0.5, interpolation="nearest", aspect=_aspect(shown.shape),
+        extent=(cols.start - 0.5, cols.stop - 0.5, rows.stop - 0.5, rows.start - 0.5),
+    )  # fmt: skip
     for number, colour in enumerate(colours[1:], start=1):
-        _enlarge(axes, shown == number, colour)
+        _enlarge(axes, shown == number, colour, (rows.start, cols.start))
     _name_lines(axes)
-    style.title(axes, f"Faults: {int((faults != 0).sum()):,} of {_cells(faults.size)}")
+    style.title(axes, f"Faults: {int((faults != 0).sum()):,} of {_cells(int(looked_at.sum()))}")
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
     return made
 
@@ -143,12 +156,14 @@ def iv_family(voltage_v: Floats, current_a: Floats, names: Sequence[str]) -> Any
         v, i = voltage_v[curve][known[curve]], current_a[curve][known[curve]] * factor
         look = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.0, "label": names[curve]}
         left.plot(v, i, marker="." if len(v) < 3 else "", **look)
-        right.plot(v, np.where(i == 0, np.nan, np.abs(i)), marker="." if len(v) < 3 else "", **look)
+        right.plot(v, np.where((i == 0) | (v == 0), np.nan, np.abs(i)), marker="." if len(v) < 3 else "", **look)
     left.set(xlabel="voltage (V)", ylabel=f"current ({unit})")
     right.set(xlabel="voltage (V)", ylabel=f"|current| ({unit})")
-    if np.any(current_a[known] != 0):
+    # At 0 V only offsets are left, which would stretch the axis over many decades.
+    driven = known & (current_a != 0) & (voltage_v != 0)
+    if driven.any():
         right.set_yscale("log")
-        magnitude = np.abs(current_a[known & (current_a != 0)]) * factor
+        magnitude = np.abs(current_a[driven]) * factor
         _few_log_ticks(right.yaxis, magnitude)
     _legend_of_curves(right, len(chosen))
     return made
@@ -296,10 +311,19 @@ def disturb(count: NDArray[Any], shift_s: Floats, error_s: Floats, groups: Seque
 
 
 def target_and_achieved(
-    target_s: Floats, conductance_s: Floats, ok: Mask | None = None, tolerance_s: float | None = None
+    target_s: Floats,
+    conductance_s: Floats,
+    ok: Mask | None = None,
+    tolerance_s: float | None = None,
+    error_s: Floats | None = None,
 ) -> Any:
-    """Achieved over wanted conductance of each cell, and the histogram of the errors; `ok` tells which cells passed."""
+    """Achieved over wanted conductance of each cell, and the histogram of the errors; `ok` tells which cells passed.
+
+    `error_s`: as the run found it at the end; without it, by `conductance_s`, the newest single reading.
+    """
     made, (left, right) = style.figure(9.6, 4.4, cols=2)
+    if error_s is not None:
+        conductance_s = np.where(np.isfinite(error_s), target_s + error_s, conductance_s)
     known = np.isfinite(target_s) & np.isfinite(conductance_s)
     target, got = target_s[known] * _US, conductance_s[known] * _US
     passed = np.ones(len(target), np.bool_) if ok is None else ok[known]

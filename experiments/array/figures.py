@@ -50,7 +50,7 @@ def _forming(stored: Stored) -> Any:
 
 
 def _faults(stored: Stored) -> Any:
-    return drawings.fault_map(stored.get("known_faults"))
+    return drawings.fault_map(stored.get("known_faults"), stored.get("treated"))
 
 
 def _program(stored: Stored) -> Any:
@@ -59,6 +59,7 @@ def _program(stored: Stored) -> Any:
         stored.get("conductance_s"),
         stored.get("mask_ok"),
         stored.summary.get("tolerance_s"),
+        stored.get("error_s"),
     )
 
 

@@ -13,7 +13,7 @@ import typer
 
 from hil.cli.errors import reports_errors
 from hil.cli.extras import require_sim
-from hil.cli.options import JsonOption, OutOption, SeedOption
+from hil.cli.options import JsonOption, OutOption, parse_seed
 from hil.cli.terminal import print_json, print_table
 from hil.errors import ConfigError
 
@@ -29,15 +29,23 @@ SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @reports_errors
 def fit(
-    path: Annotated[Path, typer.Argument(help="Measured rows; docs/reference/measured-files.md has the layouts.")],
-    model: Annotated[str, typer.Option("--model", help="forming, set, reset, cycling, relaxation, noise, retention.")],
+    path: Annotated[
+        Path, typer.Argument(help="Measured rows; docs/reference/measured-files.md has the layouts.", metavar="FILE")
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="forming, set, reset, cycling, relaxation, retention or noise.", metavar="NAME"),
+    ],
     technology: Annotated[
         str | None, typer.Option("--technology", help="Of a retention file that holds several.", metavar="A|B")
     ] = None,
     save: Annotated[
         Path | None, typer.Option("--save", help="Write the parameters as settings of the simulator.", metavar="FILE")
     ] = None,
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", help="Draws the cells to fit, and what is simulated.", parser=parse_seed, metavar="N"),
+    ] = 0,
     out: OutOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -67,7 +75,7 @@ def fit(
         "quantiles": {name: _quantiles(*pair) for name, pair in found.samples.items()},
         "settings": {f"sim.{key}": value for key, value in found.settings.items()},
         "notes": list(found.notes),
-        "figures": [str(p) for p in _draw(found, out, f"fit-{model}-{path.name.partition('.')[0]}")],
+        "figures": [str(p) for p in _draw(found, out, f"fit-{model}-{_stem(path)}")],
         "saved": None if save is None else str(_save(save, found.settings, f"{model} fitted to {path.name}")),
     }
     if as_json:
@@ -82,6 +90,14 @@ def _quantiles(measured: Any, simulated: Any) -> dict[str, list[float]]:
     return {
         who: np.quantile(sample, SHARES).tolist() for who, sample in (("measured", measured), ("simulated", simulated))
     }
+
+
+def _stem(path: Path) -> str:
+    """Name of a file without `.csv.gz` and the like; other dots belong to it, as in step-0.05."""
+    name = path.name
+    for ending in (".gz", ".csv", ".tsv", ".txt", ".npz"):
+        name = name.removesuffix(ending)
+    return name
 
 
 def _draw(found: Any, out: Path, name: str) -> list[Path]:

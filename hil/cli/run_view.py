@@ -70,16 +70,23 @@ def list_lines(runs: Sequence[Run]) -> Iterator[str]:
         rows.append((run.short_id, _day_text(entry.started_unix_s), entry.experiment, entry.backend or "-", run.state,
                      duration_text(run.duration_s), cells, ", ".join(run.label.tags)))  # fmt: skip
     if readable:
-        yield from _columns(rows)
+        yield from _columns(rows, _columns_shown())
     for run in runs:
         if run.state == "unreadable":
             yield f"unreadable: {run.entry.cause}"
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def _columns(rows: Sequence[tuple[str, ...]], width: int) -> Iterator[str]:
+    """Columns as wide as they need to be; what the last one has beyond the width of the terminal goes on below."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        line = "  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True)).rstrip()
+        if len(line) <= width or not row[-1]:
+            yield line
+            continue
+        yield "  ".join(text.ljust(n) for text, n in zip(row[:-1], widths, strict=False)).rstrip()
+        yield from textwrap.wrap(row[-1], width, initial_indent=" " * (widths[0] + 2),
+                                 subsequent_indent=" " * (widths[0] + 2), break_on_hyphens=False)  # fmt: skip
 
 
 def show_lines(run: RunReader, found: Mapping[str, Any]) -> Iterator[str]:
@@ -129,7 +136,8 @@ def _rows(count: int) -> str:
 def _status(found: Mapping[str, Any]) -> str:
     if found["status"] == "incomplete":
         return "incomplete: its process was killed, or the disk was full"
-    return f"{found['status']}: {found['cause']}" if found["cause"] else str(found["status"])
+    cause = found["cause"].rstrip(": ")
+    return f"{found['status']}: {cause}" if cause else str(found["status"])
 
 
 def _identity(backend: Mapping[str, Any]) -> str:

@@ -26,7 +26,8 @@ from hil.runfile import RunReader, open_run
 
 app = typer.Typer(help="Runs so far: find, show, compare, export, check.", no_args_is_help=True, rich_markup_mode=None)
 
-RunArgument = Annotated[str, typer.Argument(help="Id or a unique part of it, path, or last.", metavar="RUN")]
+_RUN_HELP = "Id or a unique part of it, a tag, a path, or last."
+RunArgument = Annotated[str, typer.Argument(help=_RUN_HELP, metavar="RUN")]
 
 _RUNS = Path("runs")
 _SINCE_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -134,7 +135,7 @@ def plot(
 )
 @reports_errors
 def compare_runs(
-    a: Annotated[str, typer.Argument(help="The run to compare with.", metavar="A")],
+    a: Annotated[str, typer.Argument(help="The run to compare with, named as in show.", metavar="A")],
     b: Annotated[str, typer.Argument(help="The run that is compared.", metavar="B")],
     tolerance_s: Annotated[
         float, typer.Option("--tolerance-s", help="A cell changed if it differs by more, in siemens.", metavar="S")
@@ -189,7 +190,7 @@ def export_run(
 @app.command("check", epilog="\b\nExamples:\n  hil runs check last\n  hil runs check --all --json")
 @reports_errors
 def check(
-    run: Annotated[str | None, typer.Argument(help="Id or a part of it, path, or last.", metavar="[RUN]")] = None,
+    run: Annotated[str | None, typer.Argument(help=_RUN_HELP, metavar="[RUN]")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Check every run in the folder.")] = False,
     out: OutOption = _RUNS,
     as_json: JsonOption = False,

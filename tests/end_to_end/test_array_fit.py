@@ -34,6 +34,13 @@ def test_what_it_saves_is_a_configuration(hil: Any, tmp_path: Path) -> None:
     assert settings.sim.forming.preset == "custom"
 
 
+def test_figures_of_files_that_differ_after_a_dot_are_kept_apart(hil: Any, tmp_path: Path) -> None:
+    names = [write_forming(tmp_path / f"form-0.05-{day}.csv").name for day in ("monday", "friday")]
+    figures = [hil("array", "fit", "--model", "forming", name, "--json").json["figures"] for name in names]
+    assert not set(figures[0]) & set(figures[1])
+    assert all("form-0.05-monday." in path for path in figures[0])
+
+
 @pytest.mark.parametrize(
     ("model", "content", "says"),
     [

@@ -248,6 +248,13 @@ class TestTag:
         )
         assert hil("runs", "tag", "last").stdout == f"{pair[1].stem}: no tags\n"
 
+    def test_many_tags_do_not_widen_a_list(self, hil: Any, pair: tuple[Path, Path]) -> None:
+        tags = [f"after-cleaning-{k}" for k in range(6)]
+        assert hil("runs", "tag", pair[0], *tags).code == 0
+        listed = hil("runs", "list").stdout
+        assert max(map(len, listed.splitlines())) <= 80
+        assert all(tag in listed for tag in tags)
+
     def test_bad_tags(self, hil: Any, pair: tuple[Path, Path]) -> None:
         assert hil("runs", "tag", "last", "a,b").code == 2
         assert "has no tag 'x'" in hil("runs", "tag", "last", "--remove", "x").stderr

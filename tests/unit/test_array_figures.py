@@ -375,3 +375,29 @@ def test_a_label_is_the_name_without_its_unit() -> None:
     assert label_of("formed_at_mean_v") == "formed at mean"
     assert label_of("p5_s") == "5 % of the cells below"
     assert label_of("cells_formed") == "cells formed"
+
+
+def test_a_fault_map_shows_and_counts_the_cells_that_were_looked_at() -> None:
+    faults = np.zeros((64, 64), np.uint8)
+    faults[20, 12] = int(Fault.NOISY)
+    looked_at = np.zeros((64, 64), np.bool_)
+    looked_at[16:24, 8:16] = True
+    looked_at[16, 8] = False
+    made = drawings.fault_map(faults, looked_at)
+    said = [text.get_text() for text in made.axes[0].get_legend().get_texts()]
+    assert said == ["healthy (62)", "noisy (1)", "not looked at (1)"]
+    assert made.axes[0].get_xlim() == (7.5, 15.5)
+    assert made.axes[0].get_ylim() == (23.5, 15.5)
+
+
+def test_the_current_at_zero_volts_does_not_stretch_the_axis() -> None:
+    voltage_v = np.array([[-0.2, 0.0, 0.2]])
+    made = drawings.iv_family(voltage_v, np.array([[-3e-6, 1e-19, 3e-6]]), ["a cell"])
+    low, high = made.axes[1].get_ylim()
+    assert high / low < 100
+
+
+def test_errors_of_programming_are_those_that_the_run_found() -> None:
+    target_s = np.full((2, 2), 10e-6)
+    made = drawings.target_and_achieved(target_s, target_s + 2e-6, None, 1e-6, np.full((2, 2), 0.5e-6))
+    assert "+0.5 µS" in made.axes[1].get_title()

@@ -149,7 +149,7 @@ def test_its_figures_are_images_with_a_text_and_a_caption(complete: Page) -> Non
 
 def test_it_says_how_the_run_ended_and_with_what(complete: Page) -> None:
     for text in (
-        "Array run: form", "Complete.", "15 of 16 cells are as they should be (93.75 %), 1 are not.", "14.25 µS",
+        "Array run: form", "Complete.", "15 of 16 cells are as they should be (93.75 %), 1 is not.", "14.25 µS",
         "3.433 V", "fault: unformed 1", "v_pulse_max_v 5.0", "seed 7", "software: crossbar-hil 1.2.3", "region all",
         "array.form.mode ramp", "calibration none",
     ):  # fmt: skip
@@ -164,7 +164,7 @@ def test_long_sections_are_folded_but_there(complete: Page) -> None:
 def test_a_share_is_not_rounded_up_to_all(tmp_path: Path) -> None:
     run = run_file(tmp_path, (400, 400))
     run.finish("complete", results={k: v for k, v in results((400, 400)).items() if k in ("mask_in", "mask_ok")})
-    assert "159,999 of 160,000 cells are as they should be (99.99 %), 1 are not." in page_of(run).text
+    assert "159,999 of 160,000 cells are as they should be (99.99 %), 1 is not." in page_of(run).text
 
 
 def test_texts_are_shown_and_never_run(tmp_path: Path) -> None:

@@ -108,7 +108,12 @@ class TestRuns:
         a = array_run(tmp_path, conductances(noise_s=1e-7))
         b = array_run(tmp_path, conductances(4, noise_s=1e-7))
         shift = compared(a, b).verdict[0]
-        assert "no more than chance" in shift or "perhaps chance" in shift
+        assert "no more than cells and lines scatter" in shift or "perhaps no more than scatter" in shift
+
+    def test_arrays_of_different_size_are_said_to_be_so(self, tmp_path: Path) -> None:
+        a, b = array_run(tmp_path), array_run(tmp_path, results={"conductance_s": np.ones((3, 4), np.float32)})
+        verdict = compared(a, b).verdict
+        assert verdict[0] == "conductance: not compared: A is an array of 6 x 10 cells, B of 3 x 4"
 
     def test_board_against_simulator(self, tmp_path: Path) -> None:
         a = array_run(tmp_path)

@@ -282,7 +282,10 @@ class TestFiles:
 @pytest.mark.parametrize(
     ("name", "unit"),
     [("conductance_s", "S"), ("target_s", "S"), ("wall_s", "s"), ("formed_at_v", "V"), ("current_a", "A"),
-     ("faults", ""), ("mask_ok", ""), ("v", ""), ("rate_hz", "Hz")],
+     ("faults", ""), ("mask_ok", ""), ("v", ""), ("rate_hz", "Hz"), ("sigma_s", "S"), ("ohmic_s", "S"),
+     ("endurance_high_s", "S"), ("disturb_shift_error_s", "S"), ("telegraph_low_s", "S"), ("trace_time_s", "s"),
+     ("telegraph_dwell_low_s", "s"), ("variance_max_s2", "S^2"), ("psd_s2_per_hz", "S^2/Hz"),
+     ("flicker_s2_per_hz_at_1hz", "S^2/Hz"), ("psd_frequency_hz", "Hz")],
 )  # fmt: skip
 def test_unit_of_a_result(name: str, unit: str) -> None:
     assert unit_of(name) == unit
