@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -79,6 +80,11 @@ class Bench:
         self.cells_per_step = cells_per_step
         self.progress = progress
 
+    @property
+    def path(self) -> Path:
+        """The run file; `flush` first to find there what was recorded so far."""
+        return self._file.path
+
     def pulses_left(self, pulses_per_cell_max: int) -> NDArray[np.int64]:
         """Pulses that each cell may still get: ceiling of a procedure and of the session, over all sessions."""
         ceiling = min(pulses_per_cell_max, self.info.limits.pulses_per_cell_max)
@@ -141,14 +147,14 @@ class Bench:
         how = settings or self.read_settings
         v_read_v, n_average = how.v_read_v, how.n_average
         if how.correction == "none":
-            return self._read(mask, purpose, v_read_v, n_average, lambda on_a: on_a) / v_read_v
+            return self.current_a(mask, purpose, v_read_v, n_average, lambda on_a: on_a) / v_read_v
         if how.correction == "zero":
-            offset_a = self._read(mask, "zero", 0.0, n_average)
-            return self._read(mask, purpose, v_read_v, n_average, lambda on_a: on_a - offset_a) / v_read_v
-        minus_a = self._read(mask, "polarity", -v_read_v, n_average)
-        return self._read(mask, purpose, v_read_v, n_average, lambda plus_a: 0.5 * (plus_a - minus_a)) / v_read_v
+            offset_a = self.current_a(mask, "zero", 0.0, n_average)
+            return self.current_a(mask, purpose, v_read_v, n_average, lambda on_a: on_a - offset_a) / v_read_v
+        minus_a = self.current_a(mask, "polarity", -v_read_v, n_average)
+        return self.current_a(mask, purpose, v_read_v, n_average, lambda plus_a: 0.5 * (plus_a - minus_a)) / v_read_v
 
-    def _read(
+    def current_a(
         self,
         mask: NDArray[np.bool_],
         purpose: str,
@@ -156,7 +162,16 @@ class Bench:
         n_average: int,
         correct: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
-        """Currents of one read, recorded; without `correct` it only serves to correct another one."""
+        """Currents of the cells of a mask in row-major order, by one primitive, at a voltage of either sign.
+
+        Args:
+            mask: cells; those of one step at most, see `steps`.
+            purpose: what the procedure wants with it.
+            v_read_v: read voltage.
+            n_average: conversions averaged per cell.
+            correct: what makes the current that counts of the one that was read, such as taking an offset off. Without
+                it the conductance of the cells stays what it was: the reading is one of many, or corrects another.
+        """
         cells = np.flatnonzero(mask)
         operation = Operation(
             op=self.history.next_op,
@@ -257,7 +272,7 @@ class Bench:
     def _end_failed(
         self, operation: Operation, pulsed: NDArray[np.intp], duration_s: float, error: BaseException
     ) -> None:
-        text = describe(error).encode()[:TEXT_BYTES].decode(errors="ignore")
+        text = describe(error).encode(errors="replace")[:TEXT_BYTES].decode(errors="ignore")
         nothing = Operation(operation.op, operation.verb, operation.purpose)
         try:
             self._end(replace(operation, status=FAILED, duration_s=duration_s), pulsed, nothing, text)

@@ -123,6 +123,7 @@ def plan(mask: Mask, settings: DisturbSettings, info: BackendInfo, cells_per_ste
         f"{n} others {looks} times",
         n_cells=n + n_stressed,
         pulses=(PlannedPulses(settings.kind, settings.voltage_v, settings.v_gate_v, settings.width_s, settings.count),),
+        pulses_needed=settings.count,
         reads_per_cell=looks,
         primitives=looks * n_parts + settings.count,
     )

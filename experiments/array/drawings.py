@@ -45,6 +45,7 @@ _FAULT_LOOK: tuple[tuple[Fault, str, str], ...] = (
     (Fault.COL_SHORT, "column shorted", "#8C564B"),
 )
 _HEALTHY = "#CFCFCF"
+_UNSEEN = "#FFFFFF"
 
 
 def conductance_map(conductance_s: Floats, failed: Mask | None = None, title: str = "Conductance") -> Any:
@@ -128,10 +129,10 @@ def fault_map(faults: NDArray[np.uint8], looked_at: Mask | None = None) -> Any:
             handles.append(_swatch(colour, f"{name} ({int(has.sum()):,})"))
     colours = [_HEALTHY, *(colour for _, _, colour in _FAULT_LOOK)]
     if unseen := int((~looked_at).sum()):
-        handles.append(_swatch(style.MISSING, f"not looked at ({unseen:,})"))
+        handles.append(_swatch(_UNSEEN, f"not looked at ({unseen:,})"))
     axes.imshow(
         np.ma.masked_where(~looked_at, shown),
-        cmap=ListedColormap(colours).with_extremes(bad=style.MISSING),
+        cmap=ListedColormap(colours).with_extremes(bad=_UNSEEN),
         vmin=-0.5, vmax=len(colours) - 0.5, interpolation="nearest", aspect=_aspect(shown.shape),
         extent=(cols.start - 0.5, cols.stop - 0.5, rows.stop - 0.5, rows.start - 0.5),
     )  # fmt: skip

@@ -48,6 +48,7 @@ def plan(mask: Mask, settings: EnduranceSettings, info: BackendInfo, cells_per_s
             PlannedPulses("set", settings.set_v, settings.set_gate_v, settings.width_s, settings.n_cycles),
             PlannedPulses("reset", settings.reset_v, settings.reset_gate_v, settings.width_s, settings.n_cycles),
         ),
+        pulses_needed=2 * settings.n_cycles,
         reads_per_cell=2 * looks,
         primitives=2 * (settings.n_cycles + looks) * n_steps(n, cells_per_step),
     )
@@ -76,12 +77,13 @@ def endurance(bench: Bench, mask: Mask, settings: EnduranceSettings) -> Outcome:
     n_read = {name: counts(bench, name) for name in pulses}
     newest_s = {name: _newest(bench, name, mask) for name in pulses}
     n_done = bench.history.done_count
-    active = mask & ~_failed(bench, mask, settings)
+    active, last_cycle = mask & ~_failed(bench, mask, settings), _last_cycle(bench)
     # From the last cycle whose pulses all cells had: its reading may be missing.
     first = int(n_done["reset"][active].min(initial=settings.n_cycles))
     for cycle in range(max(first, 1), settings.n_cycles + 1):
         if not active.any():
             break
+        active &= cycle <= last_cycle
         bench.progress("endurance", cycle - 1, settings.n_cycles, f"{int(active.sum())} cells left")
         look = look_of.get(cycle)
         for name, pulse in pulses.items():
@@ -94,6 +96,13 @@ def endurance(bench: Bench, mask: Mask, settings: EnduranceSettings) -> Outcome:
             active &= ~_closed(newest_s[_HIGH], newest_s[_LOW], settings)
     bench.progress("endurance", settings.n_cycles, settings.n_cycles)
     return _outcome(bench, mask, settings, cycles)
+
+
+def _last_cycle(bench: Bench) -> NDArray[np.int64]:
+    """Cycle that each cell can reach: pulses that nobody confirmed are given again, and count all the same."""
+    history = bench.history
+    unconfirmed = history.pulse_count.astype(np.int64) - history.done_count["set"] - history.done_count["reset"]
+    return (bench.info.limits.pulses_per_cell_max - unconfirmed) // 2
 
 
 def _closed(high_s: NDArray[np.float32], low_s: NDArray[np.float32], settings: EnduranceSettings) -> NDArray[np.bool_]:
@@ -134,11 +143,13 @@ def _outcome(bench: Bench, mask: Mask, settings: EnduranceSettings, cycles: NDAr
     stuck_on = failed & (level_s > settings.middle_s)
     faults = np.where(stuck_on, Fault.STUCK_ON, np.where(failed, Fault.STUCK_OFF, 0)).astype(np.uint8)
     cycles_of_cell = bench.history.done_count["reset"][mask]
+    at_ceiling = ~failed & (cycles_of_cell < settings.n_cycles)
     summary = {
         "cells": len(cells),
         "cycles": settings.n_cycles,
         "cycles_of_worst_cell": int(cycles_of_cell.min()),
         "cells_failed": int(failed.sum()),
+        "cells_at_ceiling": int(at_ceiling.sum()),
         "cells_stuck_on": int(stuck_on.sum()),
         "cells_stuck_off": int((failed & ~stuck_on).sum()),
         "pulses_per_cell_max": int(bench.history.pulse_count[mask].max()),
@@ -150,7 +161,7 @@ def _outcome(bench: Bench, mask: Mask, settings: EnduranceSettings, cycles: NDAr
     if failed.any():
         summary["failed_at_median_cycle"] = float(np.median(failed_at[failed]))
     return Outcome(
-        mask_ok=on_map(~failed, cells, bench.shape, False),
+        mask_ok=on_map(~failed & ~at_ceiling, cells, bench.shape, False),
         faults=on_map(faults, cells, bench.shape, 0),
         summary=summary,
         results={

@@ -70,7 +70,8 @@ def plan(mask: Mask, settings: FormSettings, info: BackendInfo, cells_per_step: 
 def ramp_v(settings: FormSettings) -> list[float]:
     """Voltages of a ramp, the last one included."""
     n = math.floor((settings.v_stop_v - settings.v_start_v) / settings.v_step_v + _SAME_V)
-    return [settings.v_start_v + k * settings.v_step_v for k in range(n + 1)]
+    # Rounding of the sum must not take the last one over a limit that equals it.
+    return [min(settings.v_start_v + k * settings.v_step_v, settings.v_stop_v) for k in range(n + 1)]
 
 
 def form(bench: Bench, mask: Mask, settings: FormSettings) -> Outcome:
@@ -131,6 +132,7 @@ def _ramp(bench: Bench, mask: Mask, settings: FormSettings) -> None:
 def _in_steps(bench: Bench, mask: Mask, settings: FormSettings, treat: Callable[[Mask], None]) -> None:
     """Read, treat and thereby verify one group of rows after the other: a kill leaves one group half-way."""
     total, done, n_formed = int(mask.sum()), 0, 0
+    bench.progress("form", done, total)
     for part in steps(mask, bench.cells_per_step):
         _look(bench, part)
         treat(part)
@@ -154,7 +156,7 @@ def _sparsity(bench: Bench, mask: Mask, settings: FormSettings) -> None:
         bench.progress("form", round(before * total), round(target * total))
         if not _waiting(bench, mask, settings).any():
             break
-        _pulse(bench, mask & ~_had(bench, voltage_v), voltage_v, settings)
+        _pulse(bench, mask & ~_had(bench, voltage_v), min(voltage_v, settings.v_stop_v), settings)
         now = _fraction(bench, mask, settings)
         per_volt = (now - before) / step_v
         # Half of the way that the last step promises: forming voltages crowd towards their mean.
@@ -179,12 +181,16 @@ def _look(bench: Bench, part: Mask) -> None:
 
 def _waiting(bench: Bench, part: Mask, settings: FormSettings) -> Mask:
     """Cells that are not formed and may have another pulse."""
-    return part & ~is_formed(bench, settings) & (bench.pulses_left(settings.pulses_per_cell_max) > 0)
+    # A cell that gives no reading would be pulsed blindly.
+    known = bench.history.read_since_pulse
+    return part & known & ~is_formed(bench, settings) & (bench.pulses_left(settings.pulses_per_cell_max) > 0)
 
 
 def _had(bench: Bench, voltage_v: float) -> Mask:
     """Cells that had a pulse of that voltage or more, for sure."""
-    return bench.history.confirmed & (bench.history.last_voltage_v["form"] >= voltage_v - _SAME_V)
+    # The voltages of a cell rise, and only its newest pulse may be unconfirmed.
+    above_v = bench.history.last_voltage_v["form"] - voltage_v
+    return np.where(bench.history.confirmed, above_v >= -_SAME_V, above_v > _SAME_V)
 
 
 def _pulse(bench: Bench, part: Mask, voltage_v: float, settings: FormSettings) -> bool:

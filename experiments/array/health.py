@@ -46,6 +46,7 @@ def plan(mask: Mask, settings: HealthSettings, info: BackendInfo, cells_per_step
         text=f"read each cell {settings.n_reads} times" + (", then RESET and SET it" if stress else ""),
         n_cells=n,
         pulses=pulses if stress else (),
+        pulses_needed=2 if stress else 0,
         reads_per_cell=settings.n_reads + 2 * stress,
         primitives=(settings.n_reads + 4 * stress) * n_steps(n, cells_per_step),
     )

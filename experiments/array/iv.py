@@ -58,6 +58,7 @@ def plan(mask: Mask, settings: IvSettings, info: BackendInfo, cells_per_step: in
             PlannedPulses("set", settings.set_stop_v, settings.set_gate_v, settings.width_s, n_set),
             PlannedPulses("reset", settings.reset_stop_v, settings.reset_gate_v, settings.width_s, n_all - n_set),
         ),
+        pulses_needed=n_all,
         reads_per_cell=1 + n_all,
         primitives=(1 + 2 * n_all) * n_steps(n, cells_per_step),
     )
@@ -80,7 +81,7 @@ def _read_range(bench: Bench, mask: Mask, settings: IvSettings) -> Outcome:
     for k, voltage_v in enumerate(grid_v.tolist()):
         bench.progress("iv", k, len(grid_v))
         for part in steps(mask & (n_read <= k), bench.cells_per_step):
-            bench._read(part, "iv", voltage_v, settings.n_average)
+            bench.current_a(part, "iv", voltage_v, settings.n_average)
     bench.progress("iv", len(grid_v), len(grid_v))
     found = Trajectory.of(bench, "iv", mask)
     curve = fit_ohmic(grid_v, found.current_a.astype(np.float64))
@@ -163,7 +164,8 @@ def _staircase(settings: IvSettings) -> list[Pulse]:
                 fix="let the staircase rise",
             )
         n = int((stop_v - start_v) / settings.step_v + 1e-9) + 1
-        pulses += [Pulse(kind, round(start_v + k * settings.step_v, 9), gate_v, settings.width_s) for k in range(n)]
+        levels_v = [min(round(start_v + k * settings.step_v, 9), stop_v) for k in range(n)]
+        pulses += [Pulse(kind, voltage_v, gate_v, settings.width_s) for voltage_v in levels_v]
     return pulses
 
 

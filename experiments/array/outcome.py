@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,8 @@ class Outcome:
     Attributes:
         mask_ok: cells that are as they should be, shape of the array.
         faults: `hil.fault_map.Fault` bits of each cell, uint8, shape of the array.
-        summary: numbers for the table and the report; names carry their unit.
+        summary: numbers for the table and the report; names carry their unit. One that is not finite is left out:
+            JSON has none, and a run must not fail at its end for want of a number.
         results: arrays by name, stored with the run.
     """
 
@@ -26,6 +28,10 @@ class Outcome:
     faults: NDArray[np.uint8]
     summary: dict[str, Any]
     results: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {k: v for k, v in self.summary.items() if not isinstance(v, float) or math.isfinite(v)}
+        object.__setattr__(self, "summary", known)
 
 
 def stored_results(outcome: Outcome, mask: NDArray[np.bool_], history: History) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Plan:
         text: one line for people.
         n_cells: cells of the mask.
         pulses: by kind; none for a procedure that only reads.
+        pulses_needed: pulses of all kinds that each cell must get; 0 where a cell that reaches its ceiling is a result.
         v_read_v: read voltages, of both signs if so corrected.
         reads_per_cell: at most.
         primitives: calls of the backend, estimated.
@@ -43,6 +44,7 @@ class Plan:
     text: str
     n_cells: int
     pulses: tuple[PlannedPulses, ...] = ()
+    pulses_needed: int = 0
     v_read_v: tuple[float, ...] = ()
     reads_per_cell: int = 0
     primitives: int = 0
@@ -69,6 +71,11 @@ class Plan:
                     f"{pulse.kind} pulse of {pulse.width_s:g} s is outside 0 to {limits.pulse_width_max_s:g} s",
                     fix=f"use at most {limits.pulse_width_max_s:g} s",
                 )
+        if self.pulses_needed > limits.pulses_per_cell_max:
+            raise LimitError(
+                f"{self.pulses_needed} pulses on each cell are more than the limit of {limits.pulses_per_cell_max}",
+                fix="ask for fewer, or raise limits.pulses_per_cell_max if the board allows more",
+            )
         for voltage_v in self.v_read_v:
             if voltage_v < 0 and not able.bipolar_read:
                 raise CapabilityError(

@@ -65,7 +65,8 @@ def plan(
             PlannedPulses("set", settings.set_voltage_v, settings.set_gate_max_v, settings.width_s, budget),
             PlannedPulses("reset", settings.reset_max_v, settings.reset_gate_v, settings.width_s, budget),
         ),
-        reads_per_cell=1 + budget + settings.final_passes,
+        reads_per_cell=1 + budget + settings.final_passes * settings.final_reads,
+        wait_s=settings.final_passes * settings.final_reads * settings.settle_s,
         primitives=budget * (_GROUPS_PER_PASS + n_steps(n, cells_per_step)),
     )
 
@@ -82,14 +83,16 @@ def program(bench: Bench, mask: Mask, settings: ProgramSettings, target_s: NDArr
     wanted = _Targets(settings, target_s.astype(np.float64))
     near_s = settings.accept_fraction * settings.tolerance_s
     far = formed & ~wanted.within(bench, near_s)
+    verified_s, due = np.full(bench.shape, np.nan), formed
     for _ in range(settings.final_passes):
         _approach(bench, far, formed, wanted, near_s)
-        bench.read(formed, "final", how)
-        # Half-way to the tolerance: noise may take those beyond it out by the next read.
-        far = formed & ~wanted.within(bench, 0.5 * (near_s + settings.tolerance_s))
-        if not wanted.can_go_on(bench, far).any():
+        verified_s[due] = _verify(bench, due, settings)[due]
+        # Well inside the tolerance: noise and relaxation may take those beyond it out by the next read.
+        far = formed & ~(np.abs(verified_s - wanted.target_s) <= settings.final_fraction * settings.tolerance_s)
+        due = wanted.can_go_on(bench, far)
+        if not due.any():
             break
-    return _outcome(bench, goal, unformed, wanted)
+    return _outcome(bench, goal, unformed, wanted, verified_s)
 
 
 class _Targets:
@@ -113,7 +116,8 @@ class _Targets:
             (history.last_gate_v["set"] >= s.set_gate_max_v - top) & (history.after_s["set"] < self.target_s),
             (history.last_voltage_v["reset"] >= s.reset_max_v - top) & (history.after_s["reset"] > self.target_s),
         )
-        return cells & ~spent & (bench.pulses_left(s.pulses_per_cell_max) > 0)
+        # A cell that gives no reading would be pulsed blindly.
+        return cells & history.read_since_pulse & ~spent & (bench.pulses_left(s.pulses_per_cell_max) > 0)
 
     def pulses(self, bench: Bench, cells: Mask) -> Iterator[tuple[Mask, Pulse]]:
         """One pulse for each cell, cells with equal amplitudes together."""
@@ -167,7 +171,9 @@ def _approach(bench: Bench, far: Mask, formed: Mask, wanted: _Targets, near_s: f
     how = bench.read_settings.model_copy(update={"n_average": wanted.settings.n_average})
     total = int(formed.sum())
     while (cells := wanted.can_go_on(bench, far)).any():
-        bench.progress("program", total - int(cells.sum()), total, f"{int(cells.sum())} cells to go")
+        n_left = int(cells.sum())
+        n_ok = int((formed & wanted.within(bench, wanted.settings.tolerance_s)).sum())
+        bench.progress("program", total - n_left, total, f"yield {100 * n_ok / total:.2f} %")
         for group, pulse in list(wanted.pulses(bench, cells)):
             bench.pulse(group, pulse, "program")
         bench.read(cells, "verify", how)
@@ -175,11 +181,22 @@ def _approach(bench: Bench, far: Mask, formed: Mask, wanted: _Targets, near_s: f
     bench.progress("program", total, total)
 
 
-def _outcome(bench: Bench, goal: Mask, unformed: Mask, wanted: _Targets) -> Outcome:
+def _verify(bench: Bench, cells: Mask, settings: ProgramSettings) -> Floats:
+    """Mean of a few reads with pauses: what a cell conducts once it has relaxed, and slow noise is averaged."""
+    how = bench.read_settings.model_copy(update={"n_average": settings.n_average})
+    total_s = np.zeros(bench.shape)
+    for _ in range(settings.final_reads):
+        if settings.settle_s:
+            bench.wait(settings.settle_s, "settle")
+        total_s += bench.read(cells, "final", how)
+    return total_s / settings.final_reads
+
+
+def _outcome(bench: Bench, goal: Mask, unformed: Mask, wanted: _Targets, verified_s: Floats) -> Outcome:
     history, settings = bench.history, wanted.settings
     formed = goal & ~unformed
-    ok = formed & wanted.within(bench, settings.tolerance_s)
-    error_s = np.where(formed, history.last_conductance_s - wanted.target_s, np.nan)
+    error_s = np.where(formed, verified_s - wanted.target_s, np.nan)
+    ok = formed & (np.abs(error_s) <= settings.tolerance_s)
     pulses = history.pulse_count[formed]
     n_formed, n_ok = int(formed.sum()), int(ok.sum())
     summary = {

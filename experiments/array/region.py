@@ -84,6 +84,10 @@ def target_map(path: Path, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     found = load_array(path, "target")
     if found.dtype.kind not in "fiu":
         raise DataError(f"target {path} holds {found.dtype}", fix="save conductances in siemens with numpy.save")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        found = found.astype(np.float32)
+    if np.isinf(found).any():
+        raise DataError(f"target {path} holds infinite conductances", fix="give siemens; NaN leaves a cell alone")
     target_s = np.full(mask.shape, np.nan, np.float32)
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if found.shape == mask.shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from experiments.array.outcome import Outcome, stored_results
 from experiments.array.plan import Plan
 from experiments.array.procedures import Procedure
 from experiments.array.read import read_voltages
-from experiments.array.record import Request, tables
+from experiments.array.record import DONE, Request, tables
 from experiments.array.settings import ArraySettings
 from hil.backend import BackendInfo, CrossbarBackend, Limits
 from hil.errors import ConfigError, RunFileError
@@ -42,10 +43,10 @@ class Job:
         """What it would do; raises what can be known to be wrong before anything is applied."""
         limited = replace(info, limits=self.limits)
         planned = self.procedure.planned(self.request, self.array, limited)
-        if not planned.v_read_v:
-            planned = replace(planned, v_read_v=read_voltages(self.array.read))
-        planned.check(limited)
-        return planned
+        usual_v = read_voltages(self.array.read)
+        # Whatever else a procedure reads at, it also reads as all do.
+        replace(planned, v_read_v=(*usual_v, *planned.v_read_v)).check(limited)
+        return planned if planned.v_read_v else replace(planned, v_read_v=usual_v)
 
     def config(self, extra: dict[str, Any]) -> dict[str, Any]:
         """Configuration of its run file; `extra` is what the caller needs to make the same backend again."""
@@ -77,9 +78,15 @@ def start(
         run_file.append("request", **job.request.columns())
         run_file.flush(durable=True)
     except BaseException:
-        run_file.close()
+        _discard(run_file)
         raise
     return run_file
+
+
+def _discard(run_file: RunFile) -> None:
+    """Take away the file of a run that did not come as far as the array: there is nothing in it."""
+    run_file.close()
+    run_file.path.unlink(missing_ok=True)
 
 
 def resume(path: Path, job: Job, info: BackendInfo, identity: dict[str, Any]) -> tuple[RunFile, History]:
@@ -89,10 +96,11 @@ def resume(path: Path, job: Job, info: BackendInfo, identity: dict[str, Any]) ->
         ConfigError: other limits or another array than the run began with; nothing was changed.
         RunFileError: the run is complete, or goes on in another process.
     """
+    with open_run(path) as reader:
+        check_same(reader, job, info, identity)
     run_file = RunFile.resume(path, software=software_versions())
     try:
         with open_run(path) as reader:
-            check_same(reader, job, info, identity)
             history = History.from_run(reader, info.shape)
     except BaseException:
         run_file.close()
@@ -150,10 +158,22 @@ def execute(
 ) -> tuple[Outcome, dict[str, float]]:
     """Run the procedure, or what remains of it, and end its file; returns the outcome and the session's telemetry.
 
-    The array is at zero bias when this returns or raises, and the file says how the run ended.
+    The array is at zero bias when this returns or raises, and the file says how the run ended. There is no file if it
+    was a new one and the backend could not be opened.
+
+    Raises:
+        ConfigError: the clock of the cells is behind the newest record of the run: they are not those of the run.
     """
     with run_file:
-        with open_session(backend, job.limits) as session:
+        with ExitStack() as stack:
+            try:
+                session = stack.enter_context(open_session(backend, job.limits))
+            except BaseException:
+                if history is None:
+                    _discard(run_file)
+                raise
+            if history is not None:
+                _check_clock(history, session.now_s())
             bench = Bench(
                 session,
                 run_file,
@@ -167,3 +187,14 @@ def execute(
             telemetry = session.telemetry().values
         run_file.finish("complete", stored_results(outcome, job.request.mask, bench.history))
     return outcome, telemetry
+
+
+def _check_clock(history: History, now_s: float) -> None:
+    """Raise `ConfigError` where time ran backwards: a chip that was drawn anew knows nothing of what the run did."""
+    newest_s = max((op.t_array_s for op in history.operations if op.status == DONE), default=now_s)
+    if now_s < newest_s:
+        raise ConfigError(
+            f"the clock of the array says {now_s:.9g} s, the newest record of this run {newest_s:.9g} s: "
+            "these are other cells, or their clock was set back",
+            fix="bring back the file of the simulated chip, or set the clock of the board; else start a new run",
+        )

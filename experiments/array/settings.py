@@ -229,7 +229,16 @@ class ProgramSettings(Settings):
     )
     pulses_per_cell_max: int = setting(60, "pulses on one cell, all sessions of a run", source="ours", ge=1)
     final_passes: int = setting(
-        3, "times that all cells are read at the end and those out of tolerance programmed again", source="ours", ge=1
+        5, "times that cells are verified at the end, and those that moved away programmed again", source="ours", ge=1
+    )
+    final_fraction: float = setting(
+        0.35, "part of the tolerance beyond which a verified cell is programmed again", source="ours", gt=0, le=1
+    )
+    final_reads: int = setting(
+        3, "reads averaged to verify a cell, settle_s apart: slow noise averages out in time only", source="ours", ge=1
+    )
+    settle_s: float = setting(
+        1.0, "pause before each of these reads, in which cells relax", unit="s", source="ours", ge=0
     )
     n_average: int = setting(8, "conversions averaged per verify read", source="0.7 % of 2 % read noise", ge=1)
     reachable_min_s: float = setting(1e-6, "lowest target", unit="S", source=_GUESS, gt=0)

@@ -32,6 +32,7 @@ def _plan(kind: PulseKind, mask: Mask, settings: TrainSettings, info: BackendInf
         text=f"{per_cell} {kind} pulses on each cell, a read after every one",
         n_cells=n,
         pulses=(PlannedPulses(kind, settings.voltage_v, settings.v_gate_v, settings.width_s, per_cell),),
+        pulses_needed=per_cell,
         reads_per_cell=1 + per_cell,
         primitives=(1 + 2 * per_cell) * n_steps(n, cells_per_step),
     )

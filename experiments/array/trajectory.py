@@ -78,7 +78,7 @@ def _readings(bench: Bench, purposes: Any) -> dict[str, NDArray[Any]]:
         empty = np.empty(0)
         return {"cell": empty.astype(np.intp), "current_a": empty, "conductance_s": empty, "t_array_s": empty}
     bench.flush()
-    with open_run(bench._file.path) as reader:
+    with open_run(bench.path) as reader:
         rows = reader.table("readings")
     ops = np.fromiter(known, np.int64, len(known))
     times = np.fromiter(known.values(), np.float64, len(known))

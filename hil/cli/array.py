@@ -5,6 +5,8 @@ One driver serves every verb: it looks at what would be done, asks, does it, and
 
 from __future__ import annotations
 
+import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,10 @@ from hil.cli.errors import reports_errors
 from hil.cli.options import ConfigOption, JsonOption, OutOption, SetOption, parse_seed
 from hil.cli.terminal import print_json, print_table, progress_bars
 from hil.config import Settings, rows
-from hil.errors import ConfigError, HilError
+from hil.errors import ConfigError
+from hil.session import describe
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(help="Form, read, program and characterise arrays.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -208,7 +213,6 @@ def _add(verb: Verb) -> None:
 for _verb in VERBS:
     _add(_verb)
 app.command("fit", epilog=fit.EXAMPLES)(fit.fit)
-app.command("fit", epilog=fit.EXAMPLES)(fit.fit)
 
 
 @dataclass(frozen=True)
@@ -294,14 +298,14 @@ def _prepare_resumed(asked: _Asked, path: Path) -> _Prepared:
     from experiments.array.procedures import procedure
     from experiments.array.record import Request
     from experiments.array.run import check_resumable
-    from hil.cli.settings import RootSettings, load_settings
+    from hil.cli.settings import load_settings
     from hil.runfile import open_run
 
     with open_run(path) as reader:
         check_resumable(reader, asked.verb)
         config = reader.config
         given = load_settings(asked.config, asked.overrides)
-        settings = RootSettings.model_validate({name: config[name] for name in (*_SECTIONS, "limits")})
+        settings = _settings_of(reader)
         then: dict[str, Any] = {
             "--backend": config["backend"]["name"],
             "--seed": config["backend"]["seed"],
@@ -319,6 +323,8 @@ def _prepare_resumed(asked: _Asked, path: Path) -> _Prepared:
             **dict(_given(given)),
         }
         for key, value in now.items():
+            if isinstance(value, Path) and key == "sim.chip":
+                value = value.resolve()
             if value is not None and value != then[key]:
                 raise ConfigError(
                     f"{path} began with {key} = {then[key]}, not {value}", fix="leave it out, or start a new run"
@@ -327,6 +333,24 @@ def _prepare_resumed(asked: _Asked, path: Path) -> _Prepared:
         backend = _create(name, settings, seed)
         request = Request.from_run(reader, backend.info.shape)
     return _prepared(procedure(asked.verb), request, settings, backend, name, seed, {})
+
+
+def _settings_of(reader: Any) -> Any:
+    """Settings that a run began with.
+
+    Raises:
+        ConfigError: it was not begun by `hil array`, or by a version with other settings.
+    """
+    from hil.cli.settings import RootSettings
+
+    config = reader.config
+    try:
+        return RootSettings.model_validate({name: config[name] for name in (*_SECTIONS, "limits")})
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{reader.path} cannot go on: its settings are not those of this version of the program",
+            fix=f"use the version that began it, crossbar-hil {reader.software.get('crossbar-hil', 'unknown')}",
+        ) from error
 
 
 def _given(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -345,7 +369,9 @@ def _keep_cells(settings: Any, name: str, seed: int, out: Path) -> Any:
     changed: dict[str, Any] = {}
     if "chip" not in sim.model_fields_set:
         n_rows, n_cols = _chip_shape(settings, name)
-        changed["chip"] = out.absolute() / "chips" / f"seed-{seed}-{n_rows}x{n_cols}.chip"
+        changed["chip"] = out.resolve() / "chips" / f"seed-{seed}-{n_rows}x{n_cols}.chip"
+    elif sim.chip is not None:
+        changed["chip"] = sim.chip.resolve()  # a resumed run may have another working folder
     if "formed" not in sim.forming.model_fields_set:
         changed["forming"] = sim.forming.model_copy(update={"formed": False})
     return settings.model_copy(update={"sim": sim.model_copy(update=changed)})
@@ -414,7 +440,9 @@ def _run(asked: _Asked, prepared: _Prepared) -> dict[str, Any]:
         with progress_bars() as progress:
             outcome, telemetry = execute(job, prepared.backend, run_file, history, progress)
     except BaseException:
-        typer.echo(f"run file: {run_file.path}\nto go on:  hil array {asked.verb} --resume {run_file.path}", err=True)
+        if run_file.path.exists():  # it is gone where nothing was done
+            path = shlex.quote(str(run_file.path))
+            typer.echo(f"run file: {run_file.path}\nto go on:  hil array {asked.verb} --resume {path}", err=True)
         raise
     figures, report, note = _pictures(run_file.path)
     return {
@@ -446,8 +474,9 @@ def _pictures(path: Path) -> tuple[list[str], str | None, str | None]:
         return figures, str(write_report(path)), None
     except ImportError as error:
         return [], None, f"no figures without the package {error.name!r}; hil runs plot makes them on another machine"
-    except HilError as error:
-        return [], None, f"the run is complete, but its figures are not: {error}"
+    except Exception as error:
+        log.debug("figures of %s", path, exc_info=True)
+        return [], None, f"the run is complete, but its figures are not: {describe(error)}"
 
 
 def _pulse_text(pulse: Any) -> str:

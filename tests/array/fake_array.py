@@ -53,6 +53,7 @@ class FakeArray(CrossbarBackend):
     is_safe: bool = True
     on_s: float = 14e-6
     off_s: Any = 2e-6
+    limits: Limits = LIMITS
     lines: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,7 +68,7 @@ class FakeArray(CrossbarBackend):
     @property
     def info(self) -> BackendInfo:
         kinds = frozenset({"form", "set", "reset"})
-        return BackendInfo("fake", self.shape, {}, Capabilities(kinds, bipolar_read=self.bipolar), LIMITS)
+        return BackendInfo("fake", self.shape, {}, Capabilities(kinds, bipolar_read=self.bipolar), self.limits)
 
     def open(self) -> None:
         self.is_safe = True

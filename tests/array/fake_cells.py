@@ -51,6 +51,7 @@ class FakeCells(CrossbarBackend):
         self.stuck = np.zeros(self.shape, np.bool_)
         self.bias_v = 0.0
         self.calls = 0
+        self.waited_s = 0.0
         self.pulsed = {kind: np.zeros(self.shape, np.int64) for kind in ("form", "set", "reset")}
         self.formed_again = np.zeros(self.shape, np.bool_)
 
@@ -74,7 +75,12 @@ class FakeCells(CrossbarBackend):
         return Telemetry({"calls": float(self.calls)})
 
     def now_s(self) -> float:
-        return float(self.calls)
+        return float(self.calls + self.waited_s)
+
+    def wait(self, duration_s: float) -> None:
+        self._begin(0.0)
+        self.waited_s += duration_s
+        self._end()
 
     def vmm(self, x: Any, tile: Any, v_read_v: float, *, out: Any = None) -> NDArray[np.float32]:
         return np.zeros((len(x), tile.n_outputs), np.float32)

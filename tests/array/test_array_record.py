@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import new_run
 from fake_cells import FakeCells, fail_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_arrays import new_run
 
 from experiments.array.bench import Bench, steps
 from experiments.array.history import History
@@ -71,7 +71,7 @@ def act(bench: Bench, cells: FakeCells, action: str, mask: Any) -> None:
         bench.pulse(mask, Pulse(action, 2.0, 1.5, 1e-6), "test")  # type: ignore[arg-type]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(actions, st.integers(1, 50))
 def test_a_history_rebuilt_from_the_file_equals_the_one_of_the_process_that_wrote_it(
     tmp_path_factory: pytest.TempPathFactory, found: list[tuple[str, Any]], cells_per_step: int

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_array import FakeArray
-from verbs import run_verb
+from fake_array import LIMITS, FakeArray
+from verbs import resume_verb, run_verb
 
 from experiments.array.endurance import record_bytes
 from experiments.array.schedule import log_counts, log_times
 from experiments.array.settings import EnduranceSettings
-from hil.errors import LimitError
+from hil.errors import DeviceError, LimitError
 from hil.fault_map import Fault
 from hil.runfile import open_run
 
@@ -52,6 +53,20 @@ def test_a_run_ends_when_no_cell_is_left(tmp_path: Path) -> None:
     array.stuck[:] = True
     outcome = run_verb(tmp_path, array, "endurance", MASK, EnduranceSettings(n_cycles=1000))
     assert array.calls == 4
+    assert not outcome.mask_ok.any()
+
+
+def test_a_pulse_that_is_given_again_does_not_take_a_cell_over_its_ceiling(tmp_path: Path) -> None:
+    settings, array = EnduranceSettings(n_cycles=5), FakeArray(fail_at=5)  # SET of the second cycle
+    array.limits = replace(LIMITS, pulses_per_cell_max=10)
+    with pytest.raises(DeviceError):
+        run_verb(tmp_path, array, "endurance", MASK, settings)
+    array.fail_at = None
+    outcome = resume_verb(next(tmp_path.glob("*.h5")), array, "endurance", MASK, settings)
+    assert (array.n_set <= 10).all()
+    assert outcome.summary["pulses_per_cell_max"] <= 10
+    assert outcome.summary["cells_at_ceiling"] == MASK.size
+    assert outcome.summary["cycles_of_worst_cell"] == 4
     assert not outcome.mask_ok.any()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,13 @@ RUNS: dict[str, tuple[str, Any]] = {
     "iv switch": ("iv", array_settings.IvSettings(mode="switch", set_start_v=0.6, step_v=1.4, n_loops=2)),
     "noise": ("noise", array_settings.NoiseSettings(n_reads=16, n_cells=0)),
     "retention": ("retention", array_settings.RetentionSettings(first_s=1, last_s=100, per_decade=1)),
-    "endurance": ("endurance", array_settings.EnduranceSettings(n_cycles=4, every_until=2, per_decade=2)),
+    "endurance": ("endurance", array_settings.EnduranceSettings(n_cycles=3, every_until=1, per_decade=2)),
     "read disturb": ("disturb", array_settings.DisturbSettings(count=2500)),
-    "half-select": ("disturb", array_settings.DisturbSettings(mode="half-select", count=10, n_aggressors=2)),
+    "half-select": ("disturb", array_settings.DisturbSettings(mode="half-select", count=5, n_aggressors=2)),
     "health": ("health", array_settings.HealthSettings(n_reads=8)),
     "health with stress": ("health", array_settings.HealthSettings(n_reads=8, stress=True)),
 }
 EVERY_RUN = pytest.mark.parametrize("name", RUNS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_look_at_packages() -> Iterator[None]:
-    """Asking for the versions of packages takes longer than one of these runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.array.run.software_versions", dict)
-        yield
 
 
 @pytest.fixture(scope="module")

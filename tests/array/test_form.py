@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import pristine_sim
-from fake_cells import FakeCells
+from fake_cells import FakeCells, fail_at
+from hypothesis import given
+from hypothesis import strategies as st
+from small_arrays import pristine_sim
 
 from experiments.array.bench import Bench
 from experiments.array.form import form, plan, ramp_v
 from experiments.array.settings import FormSettings
 from hil.backend import Limits
-from hil.errors import ConfigError, LimitError
+from hil.errors import ConfigError, DeviceError, LimitError
 from hil.fault_map import Fault
 
 SHAPE = (16, 16)
@@ -83,6 +85,36 @@ def test_a_ramp_finds_the_forming_voltage_of_each_cell(make_bench: MakeBench) ->
     assert not cells.formed_again.any()
 
 
+def test_a_pulse_that_nobody_confirmed_is_repeated_at_its_own_voltage(make_bench: MakeBench) -> None:
+    cells = FakeCells(SHAPE, formed=False)
+    cells.forms_at_v[:] = 3.62
+    bench = make_bench(cells)
+    cells.fail = fail_at(2 + 2 * 5, DeviceError("broken", fix="mend it"), applied=False)
+    ramp = FormSettings(mode="ramp")
+    with pytest.raises(DeviceError):
+        form(bench, ALL, ramp)
+    cells.fail = lambda call, applied: None
+    bench.read_uncertain()
+    form(bench, ALL, ramp)
+    given_v = [operation.voltage_v for operation in bench.history.operations if operation.verb == "pulse"]
+    assert given_v == pytest.approx([3.0, 3.05, 3.1, 3.15, 3.2, 3.25, *np.arange(3.25, 3.66, 0.05)])
+
+
+def test_a_cell_that_gives_no_reading_is_not_pulsed(make_bench: MakeBench) -> None:
+    cells = FakeCells(SHAPE, formed=False)
+    cells.true_s[4, 4] = np.nan
+    found = form(make_bench(cells), ALL, FormSettings(mode="ramp"))
+    assert not cells.pulsed["form"][4, 4]
+    assert not found.mask_ok[4, 4]
+    assert found.mask_ok.sum() == ALL.size - 1
+
+
+@given(st.floats(0.1, 5), st.floats(0.01, 3), st.floats(0.001, 1))
+def test_no_voltage_of_a_ramp_is_above_its_last(start_v: float, rise_v: float, step_v: float) -> None:
+    settings = FormSettings(mode="ramp", v_start_v=start_v, v_stop_v=start_v + rise_v, v_step_v=step_v)
+    assert max(ramp_v(settings)) <= settings.v_stop_v
+
+
 def test_a_ramp_ends_at_its_last_voltage() -> None:
     assert ramp_v(FormSettings(v_start_v=3.0, v_stop_v=3.2, v_step_v=0.05)) == pytest.approx([3, 3.05, 3.1, 3.15, 3.2])
     assert ramp_v(FormSettings(v_start_v=3.0, v_stop_v=3.0)) == [3.0]
@@ -149,7 +181,7 @@ def test_progress_tells_cells_and_yield(make_bench: MakeBench) -> None:
     told: list[tuple[object, ...]] = []
     bench = make_bench(FakeCells(SHAPE, formed=False), cells_per_step=64, progress=lambda *state: told.append(state))
     form(bench, ALL, FormSettings())
-    assert told == [("form", done, 256, "yield 100.00 %") for done in (64, 128, 192, 256)]
+    assert told == [("form", 0, 256), *(("form", done, 256, "yield 100.00 %") for done in (64, 128, 192, 256))]
 
 
 def test_the_simulated_array_has_the_statistics_of_its_preset(make_bench: MakeBench) -> None:

@@ -12,6 +12,7 @@ from fake_cells import FakeCells
 from experiments.array.bench import Bench
 from experiments.array.program import plan, program
 from experiments.array.settings import ProgramSettings
+from hil.backend import Pulse
 from hil.errors import LimitError
 from hil.fault_map import Fault
 
@@ -79,6 +80,16 @@ def test_an_unformed_cell_is_not_pulsed(make_bench: MakeBench) -> None:
     assert (found.faults[3] == Fault.UNFORMED).all()
     assert found.summary["cells_unformed"] == 8
     assert found.summary["fraction_ok"] > 0.95
+
+
+def test_a_cell_that_gives_no_reading_is_not_pulsed(make_bench: MakeBench) -> None:
+    cells = FakeCells(SHAPE)
+    bench = make_bench(cells)
+    bench.pulse(ALL, Pulse("set", 2.0, 1.2, 2e-7), "before")
+    cells.true_s[3, 3] = np.nan
+    found = program(bench, ALL, settings(), GRADIENT_S)
+    assert bench.history.pulse_count[3, 3] == 1
+    assert not found.mask_ok[3, 3]
 
 
 def test_a_cell_in_place_is_not_pulsed(make_bench: MakeBench) -> None:

@@ -95,3 +95,7 @@ def test_a_target_has_the_shape_of_the_array_or_of_a_rectangle(tmp_path: Path) -
     np.save(path, np.array([["a"]]))
     with pytest.raises(DataError, match="holds"):
         target_map(path, part)
+    for endless in (np.inf, -np.inf, 1e300):
+        np.save(path, np.full(SHAPE, endless))
+        with pytest.raises(DataError, match="holds infinite conductances"):
+            target_map(path, part)

@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hil.runfile import open_run
+from hil.runfile import RunReader, open_run
 from sim_backend.backend import SimBackend
 
 SMALL = ("--set", "sim.rows=8", "--set", "sim.cols=8", "--set", "array.cells_per_step=16")
 EMULATOR = ("--backend", "emulator", "--set", "board.profile=tiny-8x8")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures and report take far longer than a small run; one test looks at them."""
+    monkeypatch.setattr("hil.cli.array._pictures", lambda path: ([], None, None))
+
+
+UNDRAWN = pytest.mark.usefixtures("no_pictures")
 
 
 def form(hil: Any, *options: str) -> Any:
@@ -24,6 +33,7 @@ def results(tmp_path: Path, found: dict[str, Any]) -> dict[str, Any]:
         return reader.results
 
 
+@UNDRAWN
 @pytest.mark.parametrize("backend", [SMALL, EMULATOR], ids=["sim", "emulator"])
 def test_form_then_read_then_program_are_about_the_same_cells(hil: Any, tmp_path: Path, backend: Any) -> None:
     formed = hil("array", "form", *backend, "--yes", "--json").json
@@ -74,6 +84,7 @@ def test_without_a_terminal_nothing_is_changed_unless_told_so(hil: Any, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@UNDRAWN
 @pytest.mark.parametrize("answer", [True, False])
 def test_a_person_is_asked(hil: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: bool) -> None:
     monkeypatch.setattr("hil.cli.array._is_somebody_there", lambda: True)
@@ -128,18 +139,19 @@ class Stops:
         return self.pulse(backend, mask, pulse)
 
 
-def cut_off(hil: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> tuple[Any, Path]:
+def cut_off(hil: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, *options: str) -> tuple[Any, Path]:
     """A run that ends at the third of four pulses."""
     stops = Stops(error, 3)
     with monkeypatch.context() as patch:
         patch.setattr(SimBackend, "pulse", lambda *arguments: stops(*arguments))
-        ran = form(hil) if isinstance(error, KeyboardInterrupt) else None
+        ran = form(hil, *options) if isinstance(error, KeyboardInterrupt) else None
         if ran is None:
             with pytest.raises(RuntimeError, match="boom"):
                 form(hil)
     return ran, next(Path("runs").glob("*.h5"))
 
 
+@UNDRAWN
 def test_ctrl_c_ends_safely_says_how_to_resume_and_the_resumed_run_forms_the_rest(
     hil: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +201,7 @@ def test_a_run_goes_on_as_it_began_or_not_at_all(
     assert path.read_bytes() == before
 
 
+@UNDRAWN
 def test_another_verb_and_a_complete_run_are_refused(hil: Any) -> None:
     path = form(hil, "--json").json["run_file"]
     assert "is a run of array-form, not of array-read" in hil("array", "read", "--resume", path).stderr
@@ -210,6 +223,64 @@ def test_a_changed_chip_is_another_array(hil: Any, monkeypatch: pytest.MonkeyPat
 def _renamed(info: Any) -> Any:
     info.identity["chip"] = "another"
     return info
+
+
+def test_a_chip_that_was_deleted_is_not_taken_for_the_one_of_the_run(
+    hil: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, path = cut_off(hil, monkeypatch, RuntimeError("boom"))
+    (chip,) = (tmp_path / "runs" / "chips").iterdir()
+    chip.unlink()
+    ran = hil("array", "form", "--resume", path, "--yes")
+    assert ran.code == 2
+    assert "the clock of the array says 0 s" in ran.stderr
+    with open_run(path) as reader:
+        assert reader.row_count("operations") == 8  # those of before
+
+
+def test_a_chip_that_is_refused_leaves_no_run(hil: Any, tmp_path: Path) -> None:
+    hil("array", "read", *SMALL, "--set", "sim.chip=my.chip", "--out", "elsewhere")
+    ran = form(hil, "--set", "sim.chip=my.chip", "--seed", "3")
+    assert ran.code == 2
+    assert "seed = 0 instead of 3" in ran.stderr
+    assert "to go on" not in ran.stderr
+    assert not list((tmp_path / "runs").glob("*.h5"))
+
+
+@UNDRAWN
+def test_a_run_goes_on_from_another_folder(hil: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    chip = ("--set", "sim.chip=my.chip")
+    _, path = cut_off(hil, monkeypatch, KeyboardInterrupt(), *chip)
+    path = path.rename(tmp_path / "moved.h5")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    again = ("--resume", path, "--yes", "--json")
+    refused = hil("array", "form", *again, *chip)
+    assert "began with sim.chip" in refused.stderr
+    found = hil("array", "form", *again, "--set", "sim.chip=../my.chip").json
+    assert found["chip_file"] == str(tmp_path / "my.chip")
+    assert found["cells_formed"] == 64
+
+
+def test_a_run_of_a_version_with_other_settings_is_refused_by_name(hil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, path = cut_off(hil, monkeypatch, RuntimeError("boom"))
+    config = RunReader.config.fget(open_run(path))  # type: ignore[attr-defined]
+    config["array"]["form"]["burn"] = 1
+    monkeypatch.setattr(RunReader, "config", config)
+    ran = hil("array", "form", "--resume", path, "--yes")
+    assert ran.code == 2
+    assert "its settings are not those of this version" in ran.stderr
+
+
+def test_what_goes_wrong_with_pictures_does_not_fail_a_run(hil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("experiments.style.save_figures", full)
+    found = hil("array", "read", *SMALL, "--json").json
+    assert "No space left on device" in found["note"]
+    with open_run(Path(found["run_file"])) as reader:
+        assert reader.status == "complete"
 
 
 @pytest.mark.large
