@@ -131,7 +131,8 @@ def _cells_in_words(stored: Stored) -> list[str]:
         # Cut, not rounded: 99.999 % of many cells is not all of them.
         share = int(1e4 * good / n) / 1e2
         return [
-            f"{good:,} of {n:,} cells are as they should be ({share:.2f} %), {n - good:,} {'is' if n - good == 1 else 'are'} not."
+            f"{good:,} of {n:,} cells are as they should be ({share:.2f} %), "
+            f"{n - good:,} {'is' if n - good == 1 else 'are'} not."
         ]
     lines = [f"The run is about {n:,} cells. No result was stored; figures and counts are from the records of single "
              "operations."]  # fmt: skip
