@@ -110,11 +110,16 @@ def test_examples_of_the_help_work(
         if path == ("keys", "revoke"):
             assert hil("keys", "new", "alice").code == 0
         _, *arguments = shlex.split(example)
-        ran = hil(*arguments, *(small if path == ("lsm", "nmnist") else []))
+        ran = hil(*arguments, *(small if path == ("lsm", "nmnist") else _fewer_cells(path)))
         assert ran.code == 0, f"{example}: {ran.stderr}"
         assert ran.stdout
         if "--json" in arguments:
             assert ran.json
+
+
+def _fewer_cells(path: tuple[str, ...]) -> list[str]:
+    """An array that is drawn and kept quickly, for the commands that take one."""
+    return ["--set", "sim.rows=16", "--set", "sim.cols=16"] if path[0] == "array" and path[1] != "fit" else []
 
 
 def test_no_arguments_show_the_help(hil: Any) -> None:

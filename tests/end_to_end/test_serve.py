@@ -47,8 +47,11 @@ def test_a_daemon_that_is_stopped_tells_its_writer(daemon: Any, number: signal.S
     assert time.monotonic() - start_s < 10
 
 
-def test_a_pulse_under_way_is_uncertain_when_the_daemon_is_stopped(daemon: Any) -> None:
+def test_a_pulse_under_way_is_uncertain_when_the_daemon_is_stopped(
+    daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However long it lasts: the board may have applied it, or not."""
+    monkeypatch.setattr("firmware_bridge.remote_backend._RECOVER_S", 1.0)
     process, url = daemon
     pulse = Pulse("form", 3.0, 1.0, 1e-3)
     with pytest.raises((UncertainError, LeaseError)) as found, open_session(RemoteBackend(url)) as session:  # noqa: PT012

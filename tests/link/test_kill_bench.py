@@ -48,7 +48,11 @@ SHAPE = (INDEPENDENT["rows"], INDEPENDENT["cols"])
 #: small steps, so that a run has many
 READ = {"n_average": 1, "correction": "none"}
 FORM = {"cells_per_step": 16, "read": READ, "form": {"mode": "uniform", "width_s": 20e-3, "formed_above_s": 1e-6}}
-PROGRAM = {"cells_per_step": 64, "read": READ, "program": {"pulses_per_cell_max": 30}}
+PROGRAM = {
+    "cells_per_step": 64,
+    "read": READ,
+    "program": {"pulses_per_cell_max": 30, "settle_s": 0.0, "final_passes": 2, "final_reads": 1},
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
