@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,11 +63,16 @@ figcaption, .note { color: var(--soft); font-size: .9rem; max-width: 48rem; }
   --bad: #a63c00; } body { max-width: none; padding: 0; } h2 { break-after: avoid; } tr { break-inside: avoid; } }
 """
 
+_MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(run_path: Path) -> Path:
+def write_report(run_path: Path, saved: Sequence[Path] = ()) -> Path:
     """Write the report of a run to `report.html` in the folder beside the run file that has its name.
+
+    Args:
+        run_path: the run file.
+        saved: its figures as PNG and SVG files, to be put in as they are; drawn if there are none.
 
     Raises:
         DataError: no run file, or damaged.
@@ -75,12 +80,12 @@ def write_report(run_path: Path) -> Path:
     """
     run_path = Path(run_path)
     with open_run(run_path) as reader:
-        page = report_html(reader)
+        page = report_html(reader, saved)
     return style.write_aside(run_path.with_suffix("") / REPORT_NAME, page.encode())
 
 
-def report_html(reader: RunReader) -> str:
-    """The report of a run as HTML; also of one that failed, was aborted or has not ended."""
+def report_html(reader: RunReader, saved: Sequence[Path] = ()) -> str:
+    """The report of a run as HTML; also of one that failed, was aborted or has not ended. Arguments: see above."""
     stored = Stored(reader)
     config = reader.config
     title = f"Array run: {config.get('verb', reader.experiment)}"
@@ -90,7 +95,7 @@ def report_html(reader: RunReader) -> str:
         _verdict(stored),
         _section("Summary", _summary(stored)),
         _section("What was applied", _applied(stored)),
-        _section("Figures", _figures(reader)),
+        _section("Figures", _figures(reader, saved)),
         _section("Configuration", _unfolded(_without(config, "limits", "backend"), ("array",))),
         _section("Limits", _settings(_mapping(config.get("limits")))),
         _section("Backend", _unfolded({**_mapping(config.get("backend")), **reader.backend})),
@@ -191,17 +196,27 @@ def _range(name: str, values: Any) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _figures(reader: RunReader) -> str:
-    if find_spec("matplotlib") is None:
+def _figures(reader: RunReader, saved: Sequence[Path]) -> str:
+    if not saved and find_spec("matplotlib") is None:
         return (
             '<p class="note">Figures need matplotlib: pip install "crossbar-hil[sim]", then make the report again.</p>'
         )
-    figures = figures_of(reader)
-    blocks = [_figure(name, _image(made), CAPTIONS[name]) for name, made in figures.items()]
+    images = _images_in(saved) if saved else {name: _image(made) for name, made in figures_of(reader).items()}
+    blocks = [_figure(name, image, CAPTIONS[name]) for name, image in images.items()]
     blocks += [
         _figure(name, _data_uri("image/png", reader.figure(name)), name.replace("_", " ")) for name in reader.figures
     ]
     return "\n".join(blocks)
+
+
+def _images_in(saved: Sequence[Path]) -> dict[str, str]:
+    """Images of figure files by name: of each the SVG, if that is not too long."""
+    images: dict[str, str] = {}
+    for path in sorted(saved, key=lambda path: path.suffix):
+        kind = _MEDIA_TYPES[path.suffix]
+        if path.suffix == ".png" or path.stat().st_size <= _SVG_BYTES_MAX:
+            images[path.stem] = _data_uri(kind, path.read_bytes())
+    return {path.stem: images[path.stem] for path in saved}
 
 
 def _image(made: Any) -> str:

@@ -470,8 +470,8 @@ def _pictures(path: Path) -> tuple[list[str], str | None, str | None]:
         from hil.runfile import open_run
 
         with open_run(path) as reader:
-            figures = [str(file) for file in save_figures(figures_of(reader), path.with_suffix(""))]
-        return figures, str(write_report(path)), None
+            figures = save_figures(figures_of(reader), path.with_suffix(""))
+        return [str(file) for file in figures], str(write_report(path, figures)), None
     except ImportError as error:
         return [], None, f"no figures without the package {error.name!r}; hil runs plot makes them on another machine"
     except Exception as error:

@@ -84,7 +84,7 @@ def columns(session: Session) -> Tile:
     return single_ended_tile(min(rows, 20), min(cols, 8))
 
 
-def mean_of(session: Session, bits: np.ndarray, tile: Tile, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
+def mean_of(session: Session, bits: np.ndarray, tile: Tile, n: int = 150) -> tuple[np.ndarray, np.ndarray]:
     """Mean and its standard error of n VMMs with one row vector."""
     found = session.vmm(np.repeat(bits[None], n, axis=0), tile, V_READ_V).astype(float)
     return found.mean(axis=0), found.std(axis=0) / np.sqrt(n)
@@ -168,19 +168,19 @@ def test_a_differential_tile_is_the_difference_of_its_columns(session: Session, 
 
 
 def test_current_is_proportional_to_the_read_voltage(session: Session, columns: Tile) -> None:
-    x = np.ones((300, columns.n_rows), np.bool_)
+    x = np.ones((200, columns.n_rows), np.bool_)
     half, full = (session.vmm(x, columns, v).astype(float).mean(axis=0) for v in (0.1, 0.2))
     np.testing.assert_allclose(2 * half, full, rtol=0.02)
 
 
 def test_row_formats_are_equivalent(session: Session, tile: Tile) -> None:
-    bits = np.random.default_rng(2).random((400, tile.n_rows)) < 0.4
+    bits = np.random.default_rng(2).random((200, tile.n_rows)) < 0.4
     bits[:] = bits[0]
     found = [
         session.vmm(x, tile, V_READ_V).astype(float) for x in (bits, bits.astype(np.uint8), PackedSpikes.pack(bits))
     ]
     for other in found[1:]:
-        error = np.sqrt((found[0].var(axis=0) + other.var(axis=0)) / 400)
+        error = np.sqrt((found[0].var(axis=0) + other.var(axis=0)) / 200)
         assert np.all(np.abs(found[0].mean(axis=0) - other.mean(axis=0)) < 6 * error + 1e-12)
 
 

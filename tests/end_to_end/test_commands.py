@@ -19,6 +19,7 @@ from daemons import shared_daemon
 from measured import write_forming
 
 import experiments.lsm.speed
+import firmware_bridge.link_bench
 from experiments.array.procedures import PROCEDURES
 from hil.cli.app import app
 from hil.cli.serve import DEFAULT_URL
@@ -57,6 +58,8 @@ def examples(help_text: str) -> list[str]:
 def _quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = functools.partial(experiments.lsm.speed.measure, n_samples=64, rounds=1)
     monkeypatch.setattr(experiments.lsm.speed, "measure", quick)
+    for name, value in (("_ROUNDS", 2), ("_NULL_REQUESTS", 50), ("_NULL_BIG_REQUESTS", 1), ("_SERIAL_BATCHES", 2)):
+        monkeypatch.setattr(firmware_bridge.link_bench, name, value)
 
 
 def test_the_commands_are_known() -> None:

@@ -19,6 +19,9 @@ from firmware_bridge.board_backend import BoardBackend
 from hil.errors import DataError
 from hil.runfile import open_run
 
+#: rows of the board that the run is about
+N_ROWS = 12
+
 
 def run(bus: str, tree: Mapping[str, Any], folder: Path, verb: str, array: Mapping[str, Any]) -> None:
     """Run a verb on all cells; `array` are settings."""
@@ -29,15 +32,24 @@ def run(bus: str, tree: Mapping[str, Any], folder: Path, verb: str, array: Mappi
     target_s = np.full(info.shape, np.nan, np.float32)
     if verb == "program":
         target_s[:] = np.linspace(4e-6, 16e-6, info.shape[1])
-    request = Request(np.ones(info.shape, np.bool_), target_s)
+    mask = np.zeros(info.shape, np.bool_)
+    mask[:N_ROWS] = True
+    request = Request(mask, target_s)
     settings = ArraySettings.model_validate(dict(array))
     job = Job(procedure(verb), request, settings, info.limits)
     found = run_of(folder, info.shape)
     if found is None:
         run_file, history = start(folder, job, info, info.identity, 0, {}), None
+    elif is_complete(found):
+        return  # killed after its last act
     else:
         run_file, history = resume(found, job, info, info.identity)
     execute(job, backend, run_file, history)
+
+
+def is_complete(path: Path) -> bool:
+    with open_run(path) as reader:
+        return reader.status == "complete"
 
 
 def run_of(folder: Path, shape: tuple[int, int]) -> Path | None:
