@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 pytestmark = [
     pytest.mark.timeout(240),
+    # One after the other: each has a board in real time.
+    pytest.mark.xdist_group("kill"),
     pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals"),
 ]
 
