@@ -6,12 +6,11 @@ Matplotlib is imported where it is used: a board's environment has none.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hil.aside import written_aside
 from hil.errors import RunFileError
 
 #: Okabe and Ito's palette without black, then greys: ten classes that stay apart for the colour-blind.
@@ -89,14 +88,11 @@ def write_aside(path: Path, content: bytes) -> Path:
     Raises:
         RunFileError: the folder cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
+        with written_aside(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise RunFileError(
             f"{path} cannot be written: {error.strerror}",
             fix="make room or choose another folder; the run file holds the data",

@@ -6,11 +6,9 @@ it. It is a value: nothing changes a map, each step makes a new one. A cell that
 
 from __future__ import annotations
 
-import os
 import tokenize
 import zipfile
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hil.aside import written_aside
 from hil.errors import ConfigError, DataError
 from hil.runfile import open_run
 
@@ -181,22 +180,15 @@ class FaultMap:
         path = Path(path)
         if path.suffix != ".npz":
             raise ConfigError(f"a fault map cannot be saved as {path}", fix="use a name that ends in .npz")
-        aside = path.with_name(f".{path.name}.part")
         try:
-            with aside.open("wb") as stream:
+            with written_aside(path, durable=True) as aside, aside.open("wb") as stream:
                 np.savez_compressed(
                     stream, format=np.array(FORMAT_NAME), format_version=np.array(FORMAT_VERSION), faults=self.faults
                 )
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(aside, path)
         except OSError as error:
             raise DataError(
                 f"fault map {path} cannot be written: {error.strerror}", fix="make room, or choose another folder"
             ) from None
-        finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from hil.aside import written_aside
 from hil.errors import ConfigError, DataError, RunFileError
 
 if sys.platform != "win32":
@@ -89,7 +90,6 @@ def change_label(folder: Path, run_id: str, change: Callable[[Label], Label]) ->
         RunFileError: the folder cannot be written.
     """
     path = folder / FILE_NAME
-    part = path.with_name(f"{FILE_NAME}.part")
     with _alone(folder):
         labels = read_labels(folder)
         label = change(labels.get(run_id, Label()))
@@ -100,11 +100,9 @@ def change_label(folder: Path, run_id: str, change: Callable[[Label], Label]) ->
             "runs": {name: _plain(labels[name]) for name in sorted(labels) if labels[name] != Label()},
         }
         try:
-            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(part, path)
+            with written_aside(path) as part:
+                part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise RunFileError(
                 f"tags cannot be written to {path}: {error.strerror}", fix="make room, or correct the permissions"
             ) from error

@@ -6,7 +6,6 @@ The cells are mapped into memory: a pulse is in the file as soon as it is applie
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hil.aside import written_aside
 from hil.errors import ConfigError, DataError, DeviceError
 from sim_backend.cells import CELL, CellState
 
@@ -89,19 +89,11 @@ def _create(path: Path, drawn_from: Mapping[str, Any], new: CellState) -> None:
     """Write the whole file aside and then give it its name: nobody ever sees half a chip."""
     header = json.dumps({"format": FORMAT, "version": VERSION, **drawn_from}).encode()
     counters = np.zeros(1, _COUNTERS)
-    part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with part.open("wb") as file:
-            file.write(header.ljust(_HEADER_BYTES, b"\0"))
-            file.write(counters.tobytes().ljust(_COUNTERS_BYTES, b"\0"))
-            file.write(np.ascontiguousarray(new.cells).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with written_aside(path, durable=True) as part, part.open("wb") as file:
+        file.write(header.ljust(_HEADER_BYTES, b"\0"))
+        file.write(counters.tobytes().ljust(_COUNTERS_BYTES, b"\0"))
+        file.write(np.ascontiguousarray(new.cells).tobytes())
 
 
 def _check(path: Path, raw: bytes, drawn_from: Mapping[str, Any], shape: tuple[int, ...]) -> None:
