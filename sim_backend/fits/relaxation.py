@@ -144,7 +144,9 @@ def fit(rows: Rows, seed: int = 0) -> Fit:
             **_memory(rows, kept, rows.conductance_s, "measured"),
             **_memory(rows, kept, simulated_s, "simulated"),
         },
-        samples=_samples(rows, kept, simulated_s, full_scale_s),
+        samples=changes(
+            "change after {} s", rows.time_s, rows.initial_s, rows.conductance_s, simulated_s, kept, full_scale_s
+        ),
         settings=settings,
         n_rows=len(rows.cell),
         notes=(
@@ -209,21 +211,33 @@ def _simulate(
     return simulated_s
 
 
-def _samples(
-    rows: Rows, kept: NDArray[np.bool_], simulated_s: NDArray[np.float64], full_scale_s: float
+def changes(
+    what: str,
+    condition: NDArray[np.floating | np.integer],
+    start_s: NDArray[np.floating],
+    measured_s: NDArray[np.floating],
+    simulated_s: NDArray[np.float64],
+    kept: NDArray[np.bool_],
+    full_scale_s: float,
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Change since the first read in uS, for each time and class of conductance."""
-    level = rows.initial_s / full_scale_s
+    """Change from `start_s` in uS, measured and simulated, for each condition and class of conductance.
+
+    Args:
+        what: names a quantity; `{}` stands for the condition.
+        condition: time or temperature of each row.
+        kept: rows that count.
+    """
+    level = start_s / full_scale_s
     samples = {}
-    for time_s in np.unique(rows.time_s):
+    for value in np.unique(condition):
         for low, high in pairwise(CLASS_EDGES):
-            chosen = kept & (rows.time_s == time_s) & (level >= low) & (level < high)
+            chosen = kept & (condition == value) & (level >= low) & (level < high)
             if chosen.sum() < 30:
                 continue
             upper = f"to {high * full_scale_s * 1e6:.0f}" if np.isfinite(high) else "and more"
-            name = f"change after {time_s:g} s, {low * full_scale_s * 1e6:.0f} {upper} uS [uS]"
-            start_s = rows.initial_s[chosen]
-            samples[name] = ((rows.conductance_s[chosen] - start_s) * 1e6, (simulated_s[chosen] - start_s) * 1e6)
+            name = f"{what.format(f'{value:g}')}, {low * full_scale_s * 1e6:.0f} {upper} uS [uS]"
+            from_s = start_s[chosen]
+            samples[name] = ((measured_s[chosen] - from_s) * 1e6, (simulated_s[chosen] - from_s) * 1e6)
     return samples
 
 

@@ -11,7 +11,6 @@ cannot tell. Half of the cells are fitted, the other half is compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from hil.errors import DataError
 from sim_backend.fits.fit import Fit, Parameter, halves, with_settings
 from sim_backend.fits.log_steps import Condition, LevelRows, fit_level, shared
 from sim_backend.fits.npz import read_arrays
-from sim_backend.fits.relaxation import CLASS_EDGES, FULL_SCALE_S, TABLES, level_parameters, split_levels
+from sim_backend.fits.relaxation import FULL_SCALE_S, TABLES, changes, level_parameters, split_levels
 from sim_backend.relaxation import Relaxation
 
 #: a read later than this is one after the bake
@@ -158,7 +157,9 @@ def fit(rows: Rows, seed: int = 0) -> Fit:
             "log_likelihood_per_cell_alone": sum(one.log_likelihood for one in single) / float(fitted.sum()),
             **energies,
         },
-        samples=_samples(rows, kept, simulated_s, full_scale_s),
+        samples=changes(
+            "change by {} degC", rows.temperature_c, rows.before_s, rows.after_s, simulated_s, kept, full_scale_s
+        ),
         settings=settings,
         n_rows=len(rows.cell),
         notes=(
@@ -168,21 +169,3 @@ def fit(rows: Rows, seed: int = 0) -> Fit:
             "errors of what all levels share come from the scatter between levels",
         ),
     )
-
-
-def _samples(
-    rows: Rows, kept: NDArray[np.bool_], simulated_s: NDArray[np.float64], full_scale_s: float
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Conductance after the bake less that before in uS, for each temperature and class of conductance."""
-    level = rows.before_s / full_scale_s
-    samples = {}
-    for temperature_c in np.unique(rows.temperature_c):
-        for low, high in pairwise(CLASS_EDGES):
-            chosen = kept & (rows.temperature_c == temperature_c) & (level >= low) & (level < high)
-            if chosen.sum() < 30:
-                continue
-            upper = f"to {high * full_scale_s * 1e6:.0f}" if np.isfinite(high) else "and more"
-            name = f"change by {temperature_c:g} degC, {low * full_scale_s * 1e6:.0f} {upper} uS [uS]"
-            before_s = rows.before_s[chosen]
-            samples[name] = ((rows.after_s[chosen] - before_s) * 1e6, (simulated_s[chosen] - before_s) * 1e6)
-    return samples
