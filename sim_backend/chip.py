@@ -173,7 +173,7 @@ class SimulatedChip:
     @property
     def conductance_s(self) -> Cells:
         """Conductance of every cell as it is now, without noise."""
-        self.settle()
+        self._settle()
         own_s = np.where(self.formed, self.state.cells["conductance_s"], self.physics.forming.pristine_s)
         return self.faults.conductance_s(own_s)
 
@@ -185,11 +185,6 @@ class SimulatedChip:
         self._settle(index)
         cells = self.state.cells.reshape(-1)[index]
         return np.where(cells["formed"], cells["conductance_s"], self.physics.forming.pristine_s)
-
-    @property
-    def breakdown_v(self) -> Cells:
-        """Voltage at which each cell forms."""
-        return self.physics.breakdown_v
 
     def read_noise(self) -> Cells | float:
         """Sigma of a cell's conductance per read over the conductance, all kinds of noise taken together.
@@ -224,20 +219,14 @@ class SimulatedChip:
         """Let time pass on its clock; cells take note when they are next looked at."""
         self.state.clock_s[0] += duration_s
 
-    def settle(self) -> None:
-        """Relax every cell up to now."""
-        moving = self.state.cells["settled_to_s"] < self.clock_s
-        moving &= self.state.cells["programmed_at_s"] != LONG_AGO_S
-        if moving.any():
-            self._settle(np.flatnonzero(moving))
-
-    def _settle(self, index: NDArray[np.intp]) -> None:
+    def _settle(self, index: NDArray[np.intp] | None = None) -> None:
+        """Relax cells up to now; all of them if none are chosen."""
         cells, now_s = self.state.cells.reshape(-1), self.clock_s
-        old = cells[index]
-        moving = (old["programmed_at_s"] != LONG_AGO_S) & (old["settled_to_s"] < now_s)
-        if not moving.any():
+        chosen = cells if index is None else cells[index]
+        moving = np.flatnonzero((chosen["programmed_at_s"] != LONG_AGO_S) & (chosen["settled_to_s"] < now_s))
+        if not len(moving):
             return
-        index, old = index[moving], old[moving]
+        index, old = moving if index is None else index[moving], chosen[moving]
         old["conductance_s"] = self.physics.relaxation.step_s(
             old["conductance_s"],
             old["programmed_s"],

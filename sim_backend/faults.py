@@ -10,6 +10,7 @@ A short between two neighbouring lines is not described.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,20 +53,20 @@ class CellFaults:
         shorted_rows, shorted_cols = (draw >= 1.0 - settings.line_short * scale for draw in lines)
         return cls(settings, kind, open_rows, shorted_rows, open_cols, shorted_cols)
 
-    @property
+    @cached_property
     def any(self) -> bool:
         """Whether the array has a fault at all."""
         lines = (self.open_rows, self.open_cols, self.shorted_rows, self.shorted_cols)
         return bool(self.kind.any() or any(line.any() for line in lines))
 
-    @property
+    @cached_property
     def can_switch(self) -> NDArray[np.bool_]:
         """Which cells a pulse reaches and changes, shape (rows, cols)."""
         dead_rows, dead_cols = self.open_rows | self.shorted_rows, self.open_cols | self.shorted_cols
         stuck = (self.kind == STUCK_ON) | (self.kind == STUCK_OFF)
         return ~(stuck | dead_rows[:, None] | dead_cols)
 
-    @property
+    @cached_property
     def noise_factor(self) -> NDArray[np.float64] | None:
         """What the read noise of each cell is multiplied with; None where every cell has the normal one."""
         noisy = self.kind == NOISY

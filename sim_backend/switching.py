@@ -87,7 +87,7 @@ class Switching:
     def after_set_s(
         self,
         conductance_s: Siemens,
-        voltage_v: float | NDArray[np.float64],
+        voltage_v: float,
         v_gate_v: float,
         width_s: float,
         cells: CellSpread,
@@ -110,7 +110,7 @@ class Switching:
     def after_reset_s(
         self,
         conductance_s: Siemens,
-        voltage_v: float | NDArray[np.float64],
+        voltage_v: float,
         v_gate_v: float,
         width_s: float,
         cells: CellSpread,

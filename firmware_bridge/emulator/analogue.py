@@ -20,7 +20,7 @@ from sim_backend.tia import ColumnTias
 
 Matrix = NDArray[np.float64]
 
-#: time of a change that comes from outside
+#: later than any moment; time of a change that the fabric's clock does not see, such as a failed supply
 NEVER = 1 << 62
 #: time constants within which data sheets state "settled" (to a fraction of a 14-bit step)
 SETTLED_TAUS = 10.4
@@ -89,7 +89,7 @@ class AnalogueSide:
 
     def change(self, ticks: int, *, dead_s: float, settle_s: float, **changed: object) -> None:
         """Put new inputs on at a time; `settle_s` is how long the path needs, after `dead_s` of nothing."""
-        if ticks < NEVER:  # the supply failed
+        if ticks < NEVER:
             self.array.go_on(ticks)
         self._before = self._now
         self._now = _Settled(self, replace(self._now.inputs, **changed))  # type: ignore[arg-type]
