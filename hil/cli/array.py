@@ -5,6 +5,7 @@ One driver serves every verb: it looks at what would be done, asks, does it, and
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shlex
 import sys
@@ -169,25 +170,9 @@ def array_commands() -> None:
 
 
 def _add(verb: Verb) -> None:
-    """Make the command of a verb; that of `program` takes a target besides."""
+    """Make the command of a verb; only `program` takes a target."""
 
-    def plain(
-        region: RegionOption = None,
-        mask: MaskOption = None,
-        resume: ResumeOption = None,
-        dry_run: DryRunOption = False,
-        yes: YesOption = False,
-        backend: ArrayBackendOption = None,
-        config: ConfigOption = None,
-        overrides: SetOption = None,
-        seed: ArraySeedOption = None,
-        out: OutOption = Path("runs"),
-        as_json: JsonOption = False,
-    ) -> None:
-        asked = _Asked(verb.name, region, mask, None, resume, backend, config, overrides or [], seed, out)
-        _drive(asked, dry_run=dry_run, yes=yes, as_json=as_json)
-
-    def with_target(
+    def command(
         target: TargetOption = None,
         region: RegionOption = None,
         mask: MaskOption = None,
@@ -204,10 +189,18 @@ def _add(verb: Verb) -> None:
         asked = _Asked(verb.name, region, mask, target, resume, backend, config, overrides or [], seed, out)
         _drive(asked, dry_run=dry_run, yes=yes, as_json=as_json)
 
-    command: Callable[..., None] = with_target if verb.name == "program" else plain
     command.__doc__ = verb.help
+    if verb.name != "program":
+        _drop_option(command, "target")
     lines = "\n".join(f"  {example}" for example in verb.examples)
     app.command(verb.name, epilog=f"\b\nExamples:\n{lines}")(reports_errors(command))
+
+
+def _drop_option(command: Callable[..., None], name: str) -> None:
+    """Let a command have no such option: it then gets the default."""
+    found = inspect.signature(command, eval_str=True)
+    kept = [parameter for parameter in found.parameters.values() if parameter.name != name]
+    command.__signature__ = found.replace(parameters=kept)  # type: ignore[attr-defined]
 
 
 for _verb in VERBS:
