@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.array.history import History
-from experiments.array.record import DONE, FAILED, TEXT_BYTES, Operation, pack_mask
+from experiments.array.record import FAILED, TEXT_BYTES, Operation, pack_mask
 from experiments.array.settings import ReadSettings
-from hil.backend import BackendInfo, CrossbarBackend, Pulse, PulseReport, RowInput, Telemetry
+from hil.array_records import DONE
+from hil.backend import BackendInfo, CrossbarBackend, Pulse, PulseReport
 from hil.errors import READ_FIRST, LimitError, RunFileError, UncertainError
 from hil.progress import Progress, no_progress
 from hil.runfile import RunFile
 from hil.session import describe
-from hil.tile import Tile
 
 log = logging.getLogger(__name__)
 
@@ -206,24 +206,20 @@ class Bench:
             self.read(mask, "uncertain")
         return int(mask.sum())
 
+    def read_unknown(self, mask: NDArray[np.bool_], settings: ReadSettings | None = None) -> None:
+        """Read the cells of a mask whose state is not known: never read yet, or not since their newest pulse."""
+        unknown = mask & ~self.history.read_since_pulse
+        if unknown.any():
+            self.read(unknown, "before", settings)
+
     def wait(self, duration_s: float, purpose: str) -> None:
         """Let time pass for the cells, at zero bias."""
         operation = Operation(self.history.next_op, "wait", purpose, width_s=duration_s)
         self._record(operation, lambda: self._session.wait(duration_s))
 
-    def vmm(self, x: RowInput, tile: Tile, v_read_v: float, purpose: str) -> NDArray[np.float32]:
-        """Multiply; the record says that it was done, the procedure keeps the currents."""
-        n_cells = len(tile.rows) * len(tile.cols)
-        operation = Operation(self.history.next_op, "vmm", purpose, n_cells=n_cells, voltage_v=v_read_v)
-        return self._record(operation, lambda: self._session.vmm(x, tile, v_read_v))
-
     def now_s(self) -> float:
         """The clock of the cells."""
         return self._session.now_s()
-
-    def telemetry(self) -> Telemetry:
-        """Counters of the session."""
-        return self._session.telemetry()
 
     def flush(self) -> None:
         """What was recorded so far survives a kill of this process."""

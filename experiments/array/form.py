@@ -134,7 +134,7 @@ def _in_steps(bench: Bench, mask: Mask, settings: FormSettings, treat: Callable[
     total, done, n_formed = int(mask.sum()), 0, 0
     bench.progress("form", done, total)
     for part in steps(mask, bench.cells_per_step):
-        _look(bench, part)
+        bench.read_unknown(part)
         treat(part)
         done += int(part.sum())
         n_formed += int((part & is_formed(bench, settings)).sum())
@@ -143,7 +143,7 @@ def _in_steps(bench: Bench, mask: Mask, settings: FormSettings, treat: Callable[
 
 def _sparsity(bench: Bench, mask: Mask, settings: FormSettings) -> None:
     """Raise the voltage for all cells together, by smaller steps the nearer the fraction comes."""
-    _look(bench, mask)
+    bench.read_unknown(mask)
     total = int(mask.sum())
     target = settings.target_fraction
     enough = target - 0.5 * settings.fraction_tolerance
@@ -170,13 +170,6 @@ def _sparsity(bench: Bench, mask: Mask, settings: FormSettings) -> None:
 
 def _fraction(bench: Bench, mask: Mask, settings: FormSettings) -> float:
     return float((mask & is_formed(bench, settings)).sum() / mask.sum())
-
-
-def _look(bench: Bench, part: Mask) -> None:
-    """Read the cells whose state is not known: never read yet, or not since their last pulse."""
-    unknown = part & ~bench.history.read_since_pulse
-    if unknown.any():
-        bench.read(unknown, "before")
 
 
 def _waiting(bench: Bench, part: Mask, settings: FormSettings) -> Mask:

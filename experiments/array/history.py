@@ -7,7 +7,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.array.record import DONE, Operation, next_op, recorded
+from experiments.array.record import Operation, next_op, recorded
+from hil.array_records import DONE
 from hil.backend import PulseKind
 from hil.runfile import RunReader
 

@@ -23,7 +23,7 @@ from experiments.array.bench import Bench
 from experiments.array.outcome import Outcome
 from experiments.array.plan import Plan, PlannedPulses
 from experiments.array.read import n_steps
-from experiments.array.settings import ProgramSettings
+from experiments.array.settings import ProgramSettings, ReadSettings
 from hil.backend import BackendInfo, Pulse
 from hil.errors import LimitError
 from hil.fault_map import Fault
@@ -75,9 +75,7 @@ def program(bench: Bench, mask: Mask, settings: ProgramSettings, target_s: NDArr
     """Bring each cell that has a target to it; unformed cells are left alone."""
     history = bench.history
     goal = mask & np.isfinite(target_s)
-    how = bench.read_settings.model_copy(update={"n_average": settings.n_average})
-    if (unknown := goal & ~history.read_since_pulse).any():
-        bench.read(unknown, "before", how)
+    bench.read_unknown(goal, _reads(bench, settings))
     unformed = goal & (history.pulse_count == 0) & ~(history.last_conductance_s > settings.formed_above_s)
     formed = goal & ~unformed
     wanted = _Targets(settings, target_s.astype(np.float64))
@@ -166,9 +164,14 @@ class _Targets:
         return s.gain_p * change_s + s.gain_i * error_s
 
 
+def _reads(bench: Bench, settings: ProgramSettings) -> ReadSettings:
+    """How this procedure reads."""
+    return bench.read_settings.model_copy(update={"n_average": settings.n_average})
+
+
 def _approach(bench: Bench, far: Mask, formed: Mask, wanted: _Targets, near_s: float) -> None:
     """Pass after pass over the cells that are not near yet: one pulse each, then one read of all of them."""
-    how = bench.read_settings.model_copy(update={"n_average": wanted.settings.n_average})
+    how = _reads(bench, wanted.settings)
     total = int(formed.sum())
     while (cells := wanted.can_go_on(bench, far)).any():
         n_left = int(cells.sum())
@@ -183,7 +186,7 @@ def _approach(bench: Bench, far: Mask, formed: Mask, wanted: _Targets, near_s: f
 
 def _verify(bench: Bench, cells: Mask, settings: ProgramSettings) -> Floats:
     """Mean of a few reads with pauses: what a cell conducts once it has relaxed, and slow noise is averaged."""
-    how = bench.read_settings.model_copy(update={"n_average": settings.n_average})
+    how = _reads(bench, settings)
     total_s = np.zeros(bench.shape)
     for _ in range(settings.final_reads):
         if settings.settle_s:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hil.array_records import unpacked
 from hil.errors import DataError
 from hil.runfile import Column, RunReader, TableSpec
 
 #: longest text of an error that is kept
 TEXT_BYTES = 200
 
-DONE, FAILED = "done", "failed"
+FAILED = "failed"
 
 
 def tables(shape: tuple[int, int]) -> list[TableSpec]:
@@ -63,7 +64,7 @@ class Operation:
 
     Attributes:
         op: its number in the run.
-        verb: pulse, read, wait or vmm.
+        verb: pulse, read or wait.
         purpose: what the procedure wanted with it.
         kind: of a pulse: form, set or reset.
         n_cells: cells of its mask.
@@ -101,8 +102,7 @@ def pack_mask(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint16], NDArray[np.u
 
 def unpack_cells(rows: NDArray[np.uint16], cols: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.intp]:
     """Flat indices of the cells of a packed mask, ascending."""
-    bits = np.unpackbits(cols, axis=1, count=shape[1], bitorder="little")
-    k, col = np.nonzero(bits)
+    k, col = np.nonzero(unpacked(cols)[:, : shape[1]])
     return rows[k].astype(np.intp) * shape[1] + col
 
 
@@ -133,7 +133,7 @@ class Request:
         rows = reader.table("request")
         if len(rows["row"]) != shape[0]:
             raise DataError(f"run {reader.path} was cut off before it began", fix="start a new run")
-        mask = np.unpackbits(rows["cols"], axis=1, count=shape[1], bitorder="little").astype(np.bool_)
+        mask = unpacked(rows["cols"])[:, : shape[1]].astype(np.bool_)
         return cls(mask, rows["target_s"])
 
 

@@ -16,10 +16,10 @@ from experiments.array.bench import Bench
 from experiments.array.outcome import Outcome
 from experiments.array.plan import Plan
 from experiments.array.read import n_steps
-from experiments.array.record import DONE
 from experiments.array.schedule import log_times
 from experiments.array.settings import RetentionSettings
 from experiments.array.trajectory import Mask, Trajectory, cell_places, counts, on_map
+from hil.array_records import DONE
 from hil.backend import BackendInfo
 from hil.errors import ConfigError
 

@@ -13,8 +13,9 @@ from experiments.array.outcome import Outcome, stored_results
 from experiments.array.plan import Plan
 from experiments.array.procedures import Procedure
 from experiments.array.read import read_voltages
-from experiments.array.record import DONE, Request, tables
+from experiments.array.record import Request, tables
 from experiments.array.settings import ArraySettings
+from hil.array_records import DONE
 from hil.backend import BackendInfo, CrossbarBackend, Limits
 from hil.errors import ConfigError, RunFileError
 from hil.progress import Progress, no_progress

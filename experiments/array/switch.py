@@ -53,8 +53,7 @@ def _train(kind: PulseKind, bench: Bench, mask: Mask, settings: TrainSettings) -
     history = bench.history
     wanted, total = settings.n_pulses, int(mask.sum()) * settings.n_pulses
     for part in steps(mask, bench.cells_per_step):
-        if (unknown := part & ~history.read_since_pulse).any():
-            bench.read(unknown, "before")
+        bench.read_unknown(part)
         while (rest := _rest(kind, bench, part, settings)).any():
             bench.pulse(rest, pulse, kind)
             bench.read(rest, "verify")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.array.bench import Bench
-from experiments.array.record import DONE
+from hil.array_records import DONE
 from hil.runfile import open_run
 
 Mask = NDArray[np.bool_]
