@@ -26,6 +26,7 @@ from firmware_bridge.link import messages as msg
 from firmware_bridge.link.channel import Channel
 from firmware_bridge.link.url import open_channel
 from hil.backend import BackendInfo, Check, CrossbarBackend, Pulse, PulseReport, RowInput, Telemetry, check_out
+from hil.bench_access import BenchAccess
 from hil.errors import (
     READ_FIRST,
     AccessError,
@@ -57,7 +58,7 @@ _LOOK = "look at the link"
 _CHUNK_BYTES = {False: 4 * 2**20, True: 64 * 2**10}
 
 
-class RemoteBackend(CrossbarBackend):
+class RemoteBackend(CrossbarBackend, BenchAccess):
     """A backend behind a link.
 
     Args:
@@ -237,6 +238,30 @@ class RemoteBackend(CrossbarBackend):
     def now_s(self) -> float:
         """The clock of the daemon's backend; before `open`, this host's."""
         return _part(self._request("now"), "now_s", float) if self._is_open else super().now_s()
+
+    def hold_row(self, row: int, voltage_v: float) -> None:
+        self._check_open()
+        self._request("hold_row", row=int(row), voltage_v=float(voltage_v))
+
+    def sense(
+        self,
+        cols: NDArray[np.intp],
+        *,
+        n_average: int = 1,
+        row: int | None = None,
+        v_read_v: float = 0.0,
+        settle_s: float | None = None,
+    ) -> NDArray[np.float64]:
+        self._check_open()
+        reply = self._request(
+            "sense",
+            cols=cols.tolist(),
+            n_average=int(n_average),
+            row=None if row is None else int(row),
+            v_read_v=float(v_read_v),
+            settle_s=None if settle_s is None else float(settle_s),
+        )
+        return _currents(reply, (len(cols),))
 
     # What a host may ask without having the array
 

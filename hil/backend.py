@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hil.errors import LimitError
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
+from hil.wiring import Wiring
 
 #: What drives the rows of a VMM: packed bits, an array of bits (bool or uint8), or levels from 0 to 1 (float).
 RowInput: TypeAlias = PackedSpikes | NDArray[Any]
@@ -54,12 +55,14 @@ class Capabilities:
         analogue_rows: whether a row may be driven at a level between idle and the read voltage.
         tensors: whether `vmm` also takes torch tensors of bits and then returns a tensor on the same device.
         bipolar_read: whether `read` also takes a negative read voltage.
+        bench: whether it implements `hil.bench_access.BenchAccess`, which procedures with instruments need.
     """
 
     pulse_kinds: frozenset[PulseKind] = frozenset()
     analogue_rows: bool = False
     tensors: bool = False
     bipolar_read: bool = False
+    bench: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class BackendInfo:
         capabilities: what it can do.
         limits: what it refuses to exceed.
         calibration_id: identity of the calibration in use; None means uncalibrated.
+        wiring: which channel drives each row and which converter reads each column; None where there are none.
     """
 
     name: str
@@ -81,6 +85,7 @@ class BackendInfo:
     capabilities: Capabilities
     limits: Limits
     calibration_id: str | None = None
+    wiring: Wiring | None = None
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ import signal
 import threading
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hil.backend import BackendInfo, Check, CrossbarBackend, Limits, Pulse, PulseReport, RowInput, Telemetry, check_out
+from hil.bench_access import BenchAccess
 from hil.errors import CapabilityError, DeviceError, HilError, LimitError, UnconfirmedError
 from hil.spikes import WORD_BITS, PackedSpikes, n_words
 from hil.tile import Tile
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 _SAFE_ATTEMPTS = 3
 #: longest single wait: a month; a slip of units asks for more
 _WAIT_MAX_S = 31 * 86400.0
+#: longest time between a step of a row and a conversion: a hundred times what any amplifier needs
+_SETTLE_MAX_S = 0.1
 
 
 class Terminated(SystemExit):
@@ -62,7 +65,12 @@ def check_voltage(what: str, value_v: float, limit_v: float) -> None:
         raise LimitError(f"{what} {value_v:g} V is outside 0 to {limit_v:g} V", fix=f"use at most {limit_v:g} V")
 
 
-class Session(CrossbarBackend):
+def _check_average(n_average: int) -> None:
+    if not isinstance(n_average, int) or n_average < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LimitError(f"n_average = {n_average!r} is not a whole number from 1", fix="average at least one")
+
+
+class Session(CrossbarBackend, BenchAccess):
     """A backend behind a limit check. Made by `open_session`."""
 
     def __init__(self, backend: CrossbarBackend, limits: Limits | None = None) -> None:
@@ -106,8 +114,7 @@ class Session(CrossbarBackend):
         self._check_mask(mask)
         bipolar = self._backend.info.capabilities.bipolar_read
         check_voltage("read voltage", abs(v_read_v) if bipolar else v_read_v, self._limits.v_read_max_v)
-        if not isinstance(n_average, int) or n_average < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise LimitError(f"n_average = {n_average!r} is not a whole number from 1", fix="average at least one")
+        _check_average(n_average)
         return self._backend.read(mask, v_read_v, n_average=n_average)
 
     def pulse(self, mask: NDArray[np.bool_], pulse: Pulse) -> PulseReport:
@@ -143,6 +150,54 @@ class Session(CrossbarBackend):
 
     def now_s(self) -> float:
         return self._backend.now_s()
+
+    def hold_row(self, row: int, voltage_v: float) -> None:
+        bench = self._bench()
+        self._check_lines("row", np.asarray(row))
+        # Against ground, and no cell sees it: the board's own ceiling, not the session's; the board knows a lower one.
+        check_voltage("held level", voltage_v, self._backend.info.limits.v_pulse_max_v)
+        bench.hold_row(row, voltage_v)
+
+    def sense(
+        self,
+        cols: NDArray[np.intp],
+        *,
+        n_average: int = 1,
+        row: int | None = None,
+        v_read_v: float = 0.0,
+        settle_s: float | None = None,
+    ) -> NDArray[np.float64]:
+        bench = self._bench()
+        if cols.ndim != 1:
+            raise LimitError(f"columns to sense have shape {cols.shape}", fix="give them in one dimension")
+        self._check_lines("column", cols)
+        if row is not None:
+            self._check_lines("row", np.asarray(row))
+        check_voltage("read voltage", abs(v_read_v), self._limits.v_read_max_v)
+        _check_average(n_average)
+        if settle_s is not None and not 0.0 <= settle_s <= _SETTLE_MAX_S:
+            raise LimitError(
+                f"settling time {settle_s:g} s is outside 0 to {_SETTLE_MAX_S:g} s",
+                fix=f"use up to {_SETTLE_MAX_S:g} s",
+            )
+        return bench.sense(cols, n_average=n_average, row=row, v_read_v=v_read_v, settle_s=settle_s)
+
+    def _bench(self) -> BenchAccess:
+        info = self._backend.info
+        if not info.capabilities.bench or not isinstance(self._backend, BenchAccess):
+            raise CapabilityError(
+                f"backend {info.name!r} gives bench instruments no access to its lines",
+                fix="use a board, real or emulated",
+            )
+        return self._backend
+
+    def _check_lines(self, kind: Literal["row", "column"], lines: NDArray[Any]) -> None:
+        n_lines = self._backend.info.shape[("row", "column").index(kind)]
+        if lines.dtype.kind not in "ui":
+            raise LimitError(f"a {kind} is named by {lines.dtype}", fix="give integers")
+        if lines.size and not (lines.min() >= 0 and lines.max() < n_lines):
+            worst = lines.min() if lines.min() < 0 else lines.max()
+            raise LimitError(f"{kind} {worst} is outside 0 to {n_lines - 1}", fix=f"use a {kind} of the array")
 
     def _check_rows(self, x: RowInput, tile: Tile) -> None:
         if isinstance(x, PackedSpikes):

@@ -32,9 +32,11 @@ from hil.backend import (
     Telemetry,
     check_out,
 )
+from hil.bench_access import BenchAccess
 from hil.errors import DeviceError, TransportError
 from hil.spikes import PackedSpikes
 from hil.tile import Tile
+from hil.wiring import Wiring
 
 Way: TypeAlias = Literal["request", "reply"]
 #: "lost" is noticed by nobody; "cut" loses the message and breaks all channels, which the hosts notice; "arrives, cut"
@@ -208,7 +210,7 @@ class RawHost:
         return {"mask": msg.array_fields(mask), "pulse": msg.pulse_fields(pulse)}
 
 
-class FakeBackend(CrossbarBackend):
+class FakeBackend(CrossbarBackend, BenchAccess):
     """An array of exact conductances that counts the pulses of every cell, and can be made to wait or fail.
 
     Attributes:
@@ -219,6 +221,8 @@ class FakeBackend(CrossbarBackend):
         holds: names of calls that wait until `release` or `abort`.
         held: set while one waits.
         reacts: whether `abort` ends a call that waits.
+        wiring: part of its description.
+        asked: arguments of `hold_row` and `sense`.
     """
 
     SHAPE = (8, 6)
@@ -231,6 +235,8 @@ class FakeBackend(CrossbarBackend):
         self.holds: set[str] = set()
         self.held = threading.Event()
         self.reacts = True
+        self.wiring: Wiring | None = None
+        self.asked: list[tuple[Any, ...]] = []
         self.checks: list[Check] = [Check("array", True, "answers")]
         self.is_open = False
         self._go = threading.Event()
@@ -245,11 +251,12 @@ class FakeBackend(CrossbarBackend):
             name="fake",
             shape=self.SHAPE,
             identity={"chip": "none"},
-            capabilities=Capabilities(pulse_kinds=frozenset({"form", "set"}), analogue_rows=True),
+            capabilities=Capabilities(pulse_kinds=frozenset({"form", "set"}), analogue_rows=True, bench=True),
             limits=Limits(
                 v_read_max_v=0.5, v_pulse_max_v=4.0, v_gate_max_v=3.0, pulse_width_max_s=1e-3, pulses_per_cell_max=100
             ),
             calibration_id="a calibration",
+            wiring=self.wiring,
         )
 
     def n_calls(self, *names: str) -> int:
@@ -304,6 +311,23 @@ class FakeBackend(CrossbarBackend):
             self.pulses += mask
             return PulseReport(int(mask.sum()), pulse, pulse)
 
+    def hold_row(self, row: int, voltage_v: float) -> None:
+        with self._call("hold_row"):
+            self.asked.append((row, voltage_v))
+
+    def sense(
+        self,
+        cols: NDArray[np.intp],
+        *,
+        n_average: int = 1,
+        row: int | None = None,
+        v_read_v: float = 0.0,
+        settle_s: float | None = None,
+    ) -> NDArray[np.float64]:
+        with self._call("sense"):
+            self.asked.append((cols.tolist(), n_average, row, v_read_v, settle_s))
+            return v_read_v * self._g_s[0 if row is None else row, cols]
+
     def telemetry(self) -> Telemetry:
         return Telemetry({"pulse_count": float(self.pulses.sum()), "vmm_count": float(self.n_calls("vmm"))})
 
@@ -313,7 +337,7 @@ class FakeBackend(CrossbarBackend):
         self.overlaps += not alone
         try:
             self.calls.append(name)
-            if name in ("vmm", "read", "pulse"):
+            if name in ("vmm", "read", "pulse", "hold_row", "sense"):
                 if not self.is_open:
                     raise DeviceError("the array is not open", fix="open it")
                 self._wait(name)

@@ -42,7 +42,10 @@ _LAST_WORDS_S = 0.5
 _WATCHERS_MAX, _NAMES_KEPT = 100, 1000
 
 #: requests that need the lease and are done by the main thread
-_WRITER = (msg.Close, msg.MakeSafe, msg.ReadTelemetry, msg.Wait, msg.Now, msg.Vmm, msg.Read, msg.ApplyPulse)
+_WRITER = (
+    msg.Close, msg.MakeSafe, msg.ReadTelemetry, msg.Wait, msg.Now, msg.Vmm, msg.Read, msg.ApplyPulse, msg.HoldRow,
+    msg.Sense,
+)  # fmt: skip
 
 
 def check_lease(lease_s: float) -> None:
@@ -130,6 +133,8 @@ class Daemon:
             msg.Vmm: self._vmm,
             msg.Read: self._read,
             msg.ApplyPulse: self._pulse,
+            msg.HoldRow: lambda session, request: session.hold_row(request.row, request.voltage_v) or {},
+            msg.Sense: self._sense,
         }
 
     # Main thread
@@ -313,6 +318,16 @@ class Daemon:
 
     def _read(self, session: Session, request: msg.Read) -> dict[str, Any]:
         currents_a = session.read(msg.array_of(request.mask), request.v_read_v, n_average=request.n_average)
+        return {"a": msg.array_fields(currents_a)}
+
+    def _sense(self, session: Session, request: msg.Sense) -> dict[str, Any]:
+        currents_a = session.sense(
+            np.array(request.cols, np.intp),
+            n_average=request.n_average,
+            row=request.row,
+            v_read_v=request.v_read_v,
+            settle_s=request.settle_s,
+        )
         return {"a": msg.array_fields(currents_a)}
 
     def _pulse(self, session: Session, request: msg.ApplyPulse) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import inspect
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgpack
@@ -24,15 +24,18 @@ from hil.backend import BackendInfo, Capabilities, Check, Limits, Pulse, PulseRe
 from hil.errors import DeviceError, HilError, LimitError, ProtocolError
 from hil.spikes import PackedSpikes, n_words
 from hil.tile import Tile
+from hil.wiring import Wiring
 
 #: both sides must speak the same; raised with every change that the other side would misread
-PROTOCOL = 2
+PROTOCOL = 3
 SESSION_BYTES = 16
 #: tiles that a daemon keeps for its writer
 TILE_SLOTS = 64
 
 #: lists and maps of a message: what is long in it is bytes, and an empty list is one byte here and 56 in memory
 _ITEMS_MAX = 10_000
+#: columns of one request, by number
+_COLS_MAX = 4096
 #: longest side of an array
 _SIDE_MAX = MESSAGE_MAX_BYTES * 8
 
@@ -41,6 +44,7 @@ _PLAIN, _DEFLATED = b"\x00", b"\x01"
 _DEFLATE_MIN_BYTES = 200
 _ARRAY_TYPES = ("<f4", "<f8", "<u4", "<u8")
 _BITS = "b"
+_WIRING_NUMBERS, _WIRING_BITS = ("row_channel", "row_position", "col_converter"), ("row_ok", "col_ok")
 _SAME = "install the same crossbar-hil on both sides"
 _ERRORS = {kind.__name__: kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, HilError)}
 
@@ -171,11 +175,30 @@ class ApplyPulse(Request):
     pulse: PulseMessage
 
 
+class HoldRow(Request):
+    """Of a backend that bench instruments are connected to; so is `Sense`."""
+
+    do: Literal["hold_row"]
+    row: int
+    voltage_v: float
+
+
+class Sense(Request):
+    """`row` and `settle_s` may be nothing: no row, and the board's own settling time."""
+
+    do: Literal["sense"]
+    cols: list[int] = Field(max_length=_COLS_MAX)
+    n_average: int
+    row: int | None
+    v_read_v: float
+    settle_s: float | None
+
+
 REQUESTS: Mapping[str, type[Request]] = {
     get_args(kind.model_fields["do"].annotation)[0]: kind
     for kind in (
         Hello, Beat, Status, Echo, Lookup, Watch, Open, Close, MakeSafe, ReadTelemetry, Wait, Now, Vmm, Read,
-        ApplyPulse,
+        ApplyPulse, HoldRow, Sense,
     )
 }  # fmt: skip
 MadeT = TypeVar("MadeT")
@@ -387,8 +410,10 @@ def tile_of(message: TileMessage) -> Tile:
 
 def info_fields(info: BackendInfo) -> dict[str, Any]:
     """A `BackendInfo` as message fields; a link takes no tensors."""
-    found = asdict(info)
+    # asdict would go into the wiring and copy its arrays
+    found = asdict(replace(info, wiring=None))
     found["shape"] = list(info.shape)
+    found["wiring"] = None if info.wiring is None else wiring_fields(info.wiring)
     found["capabilities"] |= {"pulse_kinds": sorted(info.capabilities.pulse_kinds), "tensors": False}
     return found
 
@@ -406,12 +431,39 @@ def info_of(found: Mapping[str, Any]) -> BackendInfo:
             capabilities=Capabilities(**can),
             limits=Limits(**found["limits"]),
             calibration_id=found["calibration_id"],
+            wiring=None if found["wiring"] is None else wiring_of(found["wiring"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(
             f"the daemon describes its backend in a way that this host cannot read ({error})",
             fix=_SAME,
         ) from None
+
+
+def wiring_fields(wiring: Wiring) -> dict[str, Any]:
+    """A wiring as message fields."""
+    return {
+        **{name: array_fields(getattr(wiring, name).astype(np.uint32)) for name in _WIRING_NUMBERS},
+        **{name: array_fields(getattr(wiring, name)) for name in _WIRING_BITS},
+        "independent_selects": bool(wiring.independent_selects),
+        "inhibit": bool(wiring.inhibit),
+        "channel_names": list(wiring.channel_names),
+        "converter_names": list(wiring.converter_names),
+    }
+
+
+def wiring_of(found: Mapping[str, Any]) -> Wiring:
+    """Undo `wiring_fields`; raises KeyError, TypeError or ProtocolError where that cannot be."""
+    numbers = {name: array_of(found[name]).astype(np.intp) for name in _WIRING_NUMBERS}
+    bits = {name: array_of(found[name]).astype(np.bool_) for name in _WIRING_BITS}
+    return Wiring(
+        **numbers,
+        **bits,
+        independent_selects=bool(found["independent_selects"]),
+        inhibit=bool(found["inhibit"]),
+        channel_names=tuple(map(str, found["channel_names"])),
+        converter_names=tuple(map(str, found["converter_names"])),
+    )
 
 
 def pulse_fields(pulse: Pulse) -> dict[str, Any]:

@@ -143,7 +143,14 @@ class TestOneWriter:
     def test_only_the_writer_drives_the_array(self, writer: RawHost, wire: Wire, backend: FakeBackend) -> None:
         other, before = RawHost(wire), list(backend.calls)
         read = {"mask": msg.array_fields(MASK), "v_read_v": 0.2, "n_average": 1}
-        for do, fields in (("vmm", other.vmm(ROWS, TILE)), ("pulse", other.pulse(MASK, SET)), ("read", read)):
+        sense = {"cols": [0], "n_average": 1, "row": None, "v_read_v": 0.0, "settle_s": None}
+        for do, fields in (
+            ("vmm", other.vmm(ROWS, TILE)),
+            ("pulse", other.pulse(MASK, SET)),
+            ("read", read),
+            ("hold_row", {"row": 0, "voltage_v": 1.0}),
+            ("sense", sense),
+        ):
             assert other.error(do, **fields)["kind"] == "LeaseError"
         assert backend.calls == before
 

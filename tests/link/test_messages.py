@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import tracemalloc
 import zlib
@@ -23,8 +24,20 @@ from hil.backend import Check, Pulse, PulseReport
 from hil.errors import DeviceError, HilError, LimitError, ProtocolError
 from hil.spikes import PackedSpikes
 from hil.tile import Tile, differential_tile, single_ended_tile
+from hil.wiring import Wiring
 
 few = settings(max_examples=60, deadline=None)
+WIRING = Wiring(
+    row_channel=np.array([0, 1, 0, 1, 2, 2, 3, 3]),
+    row_position=np.arange(8)[::-1],
+    col_converter=np.array([0, 0, 1, 1, 2, 2]),
+    independent_selects=True,
+    inhibit=False,
+    channel_names=("DAC 0 channel 0", "µ", "", "d"),
+    converter_names=("ADC lane 0", "b", "c"),
+    row_ok=np.arange(8) != 2,
+    col_ok=np.arange(6) != 5,
+)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SLOW = st.booleans()
 ARRAYS = st.sampled_from(["?", "<f4", "<f8", "<u4", "<u8"]).flatmap(
@@ -110,6 +123,26 @@ class TestValuesArriveAsTheyWereSent:
     def test_the_description_of_a_backend(self) -> None:
         info = FakeBackend().info
         assert msg.info_of(over_the_link(msg.info_fields(info), False)) == info
+
+    @pytest.mark.parametrize("slow", [False, True])
+    def test_the_wiring_of_a_backend(self, slow: bool) -> None:
+        far = FakeBackend()
+        far.wiring = WIRING
+        found = msg.info_of(over_the_link(msg.info_fields(far.info), slow))
+        assert found.wiring is not None
+        for item in dataclasses.fields(WIRING):
+            sent, came = getattr(WIRING, item.name), getattr(found.wiring, item.name)
+            assert type(came) is type(sent)
+            np.testing.assert_array_equal(came, sent)
+            assert getattr(came, "dtype", None) == getattr(sent, "dtype", None)
+        assert found.capabilities.bench
+
+    @pytest.mark.parametrize("wrong", [{}, 1, {"row_channel": None}, {"row_ok": {"t": "b", "s": [9], "b": b""}}])
+    def test_a_wiring_that_is_none_is_refused(self, wrong: Any) -> None:
+        fields = msg.info_fields(FakeBackend().info)
+        good = msg.wiring_fields(WIRING)
+        with pytest.raises(ProtocolError):
+            msg.info_of({**fields, "wiring": {**good, **wrong} if wrong and isinstance(wrong, dict) else wrong})
 
     def test_a_link_takes_no_tensors(self) -> None:
         info = FakeBackend().info
@@ -204,6 +237,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "x": msg.rows_fields(np.ones((2, 4), np.bool_)),
     },
     "read": {"mask": msg.array_fields(np.ones((8, 6), np.bool_)), "v_read_v": 0.2, "n_average": 2},
+    "hold_row": {"row": 3, "voltage_v": 1.6},
+    "sense": {"cols": [0, 5], "n_average": 2, "row": 3, "v_read_v": 0.2, "settle_s": 1e-6},
     "pulse": {
         "mask": msg.array_fields(np.ones((8, 6), np.bool_)),
         "pulse": msg.pulse_fields(Pulse("set", 2.0, 1.0, 1e-6)),
@@ -274,6 +309,15 @@ class TestRequests:
                 msg.read_request({**BASE, "do": "status", **wrong})
             assert len(str(found.value)) < 2000, list(wrong)
 
+    def test_a_sense_may_be_without_a_row_and_have_the_boards_settling(self) -> None:
+        found = msg.read_request({**BASE, "do": "sense", **REQUESTS["sense"], "row": None, "settle_s": None})
+        assert isinstance(found, msg.Sense)
+        assert (found.row, found.settle_s) == (None, None)
+
+    def test_a_sense_of_more_columns_than_any_array_has_is_refused(self) -> None:
+        with pytest.raises(ProtocolError, match="'cols'"):
+            msg.read_request({**BASE, "do": "sense", **REQUESTS["sense"], "cols": [0] * 4097})
+
     @pytest.mark.parametrize("number", [2**63, 2**64 - 1])
     def test_numbers_of_requests_are_the_same_everywhere(self, number: int) -> None:
         """A number that no request can have cannot be asked for either: the journal has 63 bits for it."""
@@ -300,7 +344,7 @@ class TestMalformedBytes:
 
     def test_every_truncation_and_every_changed_byte_of_a_request(self) -> None:
         rng = random.Random(1)
-        for do in ("vmm", "pulse"):
+        for do in ("vmm", "pulse", "sense"):
             for slow in (False, True):
                 whole = msg.pack({**BASE, "do": do, **REQUESTS[do]}, slow=slow)
                 for k in range(len(whole)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import threading
@@ -42,6 +43,7 @@ from hil.errors import (
 from hil.session import Session, is_known_safe
 from hil.spikes import PackedSpikes
 from hil.tile import Tile, differential_tile, single_ended_tile
+from hil.wiring import Wiring
 
 TILE = differential_tile(8, 3)
 ROWS = np.random.default_rng(3).random((5, 8)) < 0.5
@@ -176,6 +178,88 @@ class TestSameAsLocal:
         np.testing.assert_array_equal(host.read(MASK, 0.2), np.array([np.nan, np.inf] * 3))
 
 
+class TestBenchAccess:
+    COLS = np.array([5, 0, 3])
+
+    def test_same_as_local(self, backend: FakeBackend, host: RemoteBackend) -> None:
+        local = FakeBackend()
+        local.open()
+        for near in (local, host):
+            near.hold_row(7, 1.6)
+            near.sense(self.COLS)
+            found = near.sense(self.COLS, n_average=4, row=2, v_read_v=-0.1, settle_s=3e-6)
+        assert backend.asked == local.asked
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, local.sense(self.COLS, row=2, v_read_v=-0.1))
+
+    def test_through_a_session_with_numbers_of_numpy(self, daemon: Daemon, wire: Wire, backend: FakeBackend) -> None:
+        with open_session(remote(wire)) as session:
+            session.hold_row(np.arange(8)[3], np.float64(1.0))
+            session.sense(self.COLS.astype(np.uint8), row=np.arange(8)[2], v_read_v=np.float32(0.25))
+        assert backend.asked == [(3, 1.0), ([5, 0, 3], 1, 2, 0.25, None)]
+
+    def test_the_daemons_board_decides_whether_it_can(
+        self, daemon: Daemon, host: RemoteBackend, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        can = dataclasses.replace(backend.info.capabilities, bench=False)
+        plain = dataclasses.replace(backend.info, capabilities=can)
+        monkeypatch.setattr(FakeBackend, "info", property(lambda self: plain))
+        with pytest.raises(CapabilityError, match="no access to its lines"):
+            host.hold_row(0, 1.0)
+
+    def test_a_backend_without_a_wiring_has_none_behind_a_link(self, daemon: Daemon, wire: Wire) -> None:
+        assert remote(wire).info.wiring is None
+
+    def test_what_the_power_up_found_dead_arrives_with_open(self, backend: FakeBackend, wire: Wire) -> None:
+        def wired(ok: bool) -> Wiring:
+            lines = [np.zeros(n, np.intp) for n in (8, 8, 6)]
+            return Wiring(*lines, True, True, ("a",), ("b",), np.full(8, ok), np.full(6, ok))
+
+        backend.wiring = wired(True)
+        with served(backend, wire, lease_s=LONG_LEASE_S):
+            host = remote(wire)
+            before = host.info.wiring
+            backend.wiring = wired(False)
+            with open_session(host) as session:
+                after = session.info.wiring
+        assert before is not None
+        assert before.row_ok.all()
+        assert after is not None
+        assert not after.row_ok.any()
+        assert not after.col_ok.any()
+
+    @quick_retries
+    @pytest.mark.parametrize("fate", ["cut", "arrives, cut"])
+    @pytest.mark.parametrize("way", ["request", "reply"])
+    def test_it_is_done_once_when_the_link_breaks(
+        self, fate: Fate, way: Way, wire: Wire, host: RemoteBackend, backend: FakeBackend
+    ) -> None:
+        broken: list[Way] = []
+
+        def breaks(now: Way, message: bytes) -> Fate:
+            found = msg.unpack(message)
+            if not broken and now == way and (now == "reply" or found.get("do") == "sense"):
+                broken.append(now)
+                return fate
+            return "arrives"
+
+        wire.fate = breaks
+        found = host.sense(self.COLS, row=1, v_read_v=0.2)
+        assert broken
+        assert backend.n_calls("sense") == 1
+        assert found.shape == (3,)
+
+    def test_a_host_that_is_silent_ends_it(self, backend: FakeBackend, wire: Wire) -> None:
+        backend.holds.add("sense")
+        with served(backend, wire, lease_s=0.5):
+            raw = RawHost(wire)
+            raw.ok("open")
+            raw.send(raw.message("sense", cols=[0], n_average=1, row=None, v_read_v=0.0, settle_s=None))
+            assert backend.held.wait(5)
+            wait_until(lambda: backend.calls[-2:] == ["make_safe", "close"])
+        assert "abort" in backend.calls
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("call", "kind"),
@@ -187,10 +271,32 @@ class TestErrors:
             (lambda host: host.vmm(ROWS * np.nan, TILE, 0.2), LimitError),
             (lambda host: host.read(MASK[:-1], 0.2), LimitError),
             (lambda host: host.read(MASK, 0.2, n_average=0), LimitError),
+            (lambda host: host.hold_row(8, 1.0), LimitError),
+            (lambda host: host.hold_row(0, 4.5), LimitError),
+            (lambda host: host.sense(np.array([-1])), LimitError),
+            (lambda host: host.sense(np.array([0]), row=-1), LimitError),
+            (lambda host: host.sense(np.array([0]), row=0, v_read_v=9.0), LimitError),
+            (lambda host: host.sense(np.array([0]), settle_s=1.0), LimitError),
             (lambda host: host.pulse(MASK, Pulse("set", 9.0, 1.0, 1e-6)), LimitError),
             (lambda host: host.pulse(MASK, Pulse("reset", 1.0, 1.0, 1e-6)), CapabilityError),
         ],
-        ids=["read voltage", "tile", "rows", "levels", "nan", "mask", "average", "pulse voltage", "pulse kind"],
+        ids=[
+            "read voltage",
+            "tile",
+            "rows",
+            "levels",
+            "nan",
+            "mask",
+            "average",
+            "held row",
+            "held level",
+            "column",
+            "driven row",
+            "sense voltage",
+            "settling",
+            "pulse voltage",
+            "pulse kind",
+        ],
     )
     def test_of_the_daemons_own_session(
         self, call: Callable[[CrossbarBackend], object], kind: type[HilError], backend: FakeBackend, host: RemoteBackend
@@ -201,7 +307,7 @@ class TestErrors:
         with open_session(FakeBackend()) as session, pytest.raises(kind) as near:
             call(session)
         assert str(far.value) == str(near.value)
-        assert backend.n_calls("vmm", "read", "pulse") == 0
+        assert backend.n_calls("vmm", "read", "pulse", "hold_row", "sense") == 0
 
     @pytest.mark.parametrize("kind", [DeviceError, TransportError, UncertainError, ProtocolError, LimitError])
     def test_of_the_backend(self, kind: type[HilError], backend: FakeBackend, host: RemoteBackend) -> None:
@@ -273,7 +379,7 @@ class Scripted:
 class TestADaemonThatAnswersNonsense:
     def test_one_of_another_version_is_refused_with_both_named(self) -> None:
         """A daemon of the next version reads the number of a request and refuses the rest."""
-        what = "the host speaks link protocol 1, this daemon 2"
+        what = "the host speaks link protocol 2, this daemon 3"
         script = Scripted(hello={"error": {"kind": "ProtocolError", "what": what, "fix": "install the same"}})
         with pytest.raises(ProtocolError, match=what):
             script.host().open()

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hil.backend import BackendInfo, Capabilities, CrossbarBackend, Limits, Pulse, PulseReport, RowInput, Telemetry
+from hil.bench_access import BenchAccess
 from hil.errors import CapabilityError, DeviceError, LimitError, TransportError
 from hil.session import Session, Terminated, describe, open_session, tighten
 from hil.spikes import PackedSpikes
@@ -33,7 +34,7 @@ ALL = np.ones(SHAPE, np.bool_)
 PULSE = Pulse("form", voltage_v=3.0, v_gate_v=1.5, width_s=1e-6)
 
 
-class MockBackend(CrossbarBackend):
+class MockBackend(CrossbarBackend, BenchAccess):
     """Records every call; raises at the calls whose index is in `fails`, or whose name is in `always`."""
 
     def __init__(
@@ -82,6 +83,21 @@ class MockBackend(CrossbarBackend):
     def telemetry(self) -> Telemetry:
         self._call("telemetry")
         return Telemetry()
+
+    def hold_row(self, row: int, voltage_v: float) -> None:
+        self._call("hold_row", row, voltage_v)
+
+    def sense(
+        self,
+        cols: NDArray[np.intp],
+        *,
+        n_average: int = 1,
+        row: int | None = None,
+        v_read_v: float = 0.0,
+        settle_s: float | None = None,
+    ) -> NDArray[np.float64]:
+        self._call("sense", cols.tolist(), n_average, row, v_read_v, settle_s)
+        return np.zeros(len(cols))
 
 
 def bits(n: int = 3) -> NDArray[np.uint8]:
@@ -496,3 +512,66 @@ class TestLimits:
                 assert 0 < pulse.width_s <= tight.pulse_width_max_s
         assert pulses <= tight.pulses_per_cell_max
         assert_safe(backend)
+
+
+class TestBenchAccess:
+    COLS = np.array([0, 7])
+
+    def test_what_passes_the_checks_reaches_the_backend_as_it_is(self) -> None:
+        backend = MockBackend(bench=True)
+        with open_session(backend) as session:
+            session.hold_row(7, 1.6)
+            session.sense(self.COLS)
+            found = session.sense(self.COLS, n_average=3, row=2, v_read_v=-0.5, settle_s=2e-6)
+        assert found.shape == (2,)
+        assert backend.calls[1:4] == [
+            ("hold_row", (7, 1.6)),
+            ("sense", ([0, 7], 1, None, 0.0, None)),
+            ("sense", ([0, 7], 3, 2, -0.5, 2e-6)),
+        ]
+
+    @pytest.mark.parametrize(
+        "call", [lambda s: s.hold_row(0, 1.0), lambda s: s.sense(np.array([0]))], ids=["hold_row", "sense"]
+    )
+    def test_a_backend_without_it_is_refused_before_anything(self, call: Callable[[Session], Any]) -> None:
+        backend = MockBackend()
+        with pytest.raises(CapabilityError, match="backend 'mock' gives bench instruments no access"):
+            call(Session(backend))
+        assert not backend.calls
+
+    @pytest.mark.parametrize(
+        ("call", "text"),
+        [
+            (lambda s: s.hold_row(8, 1.0), "row 8 is outside 0 to 7"),
+            (lambda s: s.hold_row(-1, 1.0), "row -1 is outside 0 to 7"),
+            (lambda s: s.hold_row(0.5, 1.0), "a row is named by float64"),
+            (lambda s: s.hold_row(0, -0.1), r"held level -0\.1 V is outside 0 to 5 V"),
+            (lambda s: s.hold_row(0, 5.1), r"held level 5\.1 V"),
+            (lambda s: s.hold_row(0, float("nan")), "held level nan V"),
+            (lambda s: s.sense(np.array([0, 8])), "column 8 is outside 0 to 7"),
+            (lambda s: s.sense(np.array([-1])), "column -1 is outside 0 to 7"),
+            (lambda s: s.sense(np.zeros((1, 1), np.intp)), r"columns to sense have shape \(1, 1\)"),
+            (lambda s: s.sense(np.ones(8, np.bool_)), "a column is named by bool"),
+            (lambda s: s.sense(np.array([0]), row=8), "row 8 is outside 0 to 7"),
+            (lambda s: s.sense(np.array([0]), row=0, v_read_v=0.6), r"read voltage 0\.6 V is outside 0 to 0\.5 V"),
+            (lambda s: s.sense(np.array([0]), row=0, v_read_v=-0.6), "read voltage"),
+            (lambda s: s.sense(np.array([0]), row=0, v_read_v=float("nan")), "read voltage nan V"),
+            (lambda s: s.sense(np.array([0]), n_average=0), "n_average = 0"),
+            (lambda s: s.sense(np.array([0]), n_average=2.0), r"n_average = 2\.0"),
+            (lambda s: s.sense(np.array([0]), settle_s=-1e-9), "settling time -1e-09 s"),
+            (lambda s: s.sense(np.array([0]), settle_s=0.2), r"settling time 0\.2 s is outside 0 to 0\.1 s"),
+            (lambda s: s.sense(np.array([0]), settle_s=float("nan")), "settling time nan s"),
+        ],
+    )
+    def test_what_is_outside_the_limits_never_reaches_the_backend(
+        self, call: Callable[[Session], Any], text: str
+    ) -> None:
+        backend = MockBackend(bench=True)
+        with pytest.raises(LimitError, match=text):
+            call(Session(backend))
+        assert not backend.calls
+
+    def test_the_sessions_own_read_limit_counts(self) -> None:
+        limits = dataclasses.replace(BOARD, v_read_max_v=0.1)
+        with pytest.raises(LimitError, match=r"outside 0 to 0\.1 V"):
+            Session(MockBackend(bench=True), limits).sense(self.COLS, row=0, v_read_v=0.2)
