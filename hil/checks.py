@@ -17,7 +17,7 @@ State = Literal["works", "missing", "broken"]
 #: extra -> distributions whose absence only means that the extra is not installed
 _EXTRAS = {
     "sim": ("numba", "torch", "scipy", "scikit-learn", "matplotlib"),
-    "lab": ("pyserial",),
+    "lab": ("pyserial", "pyvisa", "pyvisa-py", "pymeasure"),
     "export": ("pyarrow", "xarray", "h5netcdf"),
 }
 _BASE = ("numpy", "pydantic", "h5py", "typer", "rich", "pyzmq", "msgpack", "cobs")
