@@ -17,18 +17,19 @@ from sim_backend.settings import AdcSettings
 
 @dataclass(frozen=True)
 class ColumnAdcs:
-    """Errors of the converter of every column, shape (cols,)."""
+    """Errors of the converter of every column, and sigma of its conversions; shape (cols,)."""
 
     settings: AdcSettings
     gain_error: NDArray[np.float64]
     offset_lsb: NDArray[np.float64]
+    noise_lsb: NDArray[np.float64]
 
     @classmethod
     def draw(cls, settings: AdcSettings, n_cols: int, rng: np.random.Generator) -> ColumnAdcs:
         gain = rng.normal(0.0, settings.gain_sigma, n_cols)
         offset = rng.normal(0.0, settings.offset_sigma_lsb, n_cols)
         on = float(settings.enabled)
-        return cls(settings, on * gain, on * offset)
+        return cls(settings, on * gain, on * offset, np.full(n_cols, settings.noise_lsb))
 
     @property
     def lsb_v(self) -> float:
@@ -55,5 +56,5 @@ class ColumnAdcs:
         code = self.ideal_code(input_v, cols)
         if not self.settings.enabled:
             return code
-        code = code + self.settings.noise_lsb * rng.standard_normal(code.shape)
+        code = code + self.noise_lsb[cols] * rng.standard_normal(code.shape)
         return np.clip(np.rint(code), self.code_min, self.code_max)

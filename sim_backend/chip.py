@@ -60,6 +60,8 @@ class SimulatedChip:
         state: what pulses and time have made of the cells.
         physics: what the cells are made of.
         r_on_ohm: on-resistance of each mux, shape (channels,).
+        noise_factor: read noise of each cell over the normal one, shape (rows, cols); None where all are alike.
+        measured: stands for a board that was measured (`calibrated`), rather than drawn.
     """
 
     settings: SimSettings
@@ -74,6 +76,8 @@ class SimulatedChip:
     tias: ColumnTias
     adcs: ColumnAdcs
     noise: WhiteReadNoise
+    noise_factor: Cells | None = field(default=None, repr=False)
+    measured: bool = False
     #: sessions that this chip has had on file; its noise goes on, it does not begin again
     session: int = 0
     _file: ChipFile | None = field(default=None, repr=False)
@@ -97,6 +101,7 @@ class SimulatedChip:
         n_channels = int(channel_of_row(np.array([settings.rows - 1]), settings.mux.width)[0]) + 1
         r_on_ohm = mux.normal(settings.mux.r_on_ohm, settings.mux.r_on_sigma_ohm, n_channels).clip(min=0.0)
         formed = np.full(shape, settings.forming.formed)
+        faults_drawn = CellFaults.draw(settings.faults, shape, faults)
         physics = CellPhysics(
             forming=statistics,
             switching=switching,
@@ -113,7 +118,7 @@ class SimulatedChip:
             seed=seed,
             state=CellState.at_rest(np.where(formed, physics.formed_s, statistics.pristine_s), formed),
             physics=physics,
-            faults=CellFaults.draw(settings.faults, shape, faults),
+            faults=faults_drawn,
             telegraph=TelegraphNoise.draw(_telegraph(settings), shape, telegraph),
             flicker=FlickerNoise.from_settings(settings.noise, shape),
             r_on_ohm=r_on_ohm if settings.mux.enabled else np.zeros(n_channels),
@@ -121,6 +126,7 @@ class SimulatedChip:
             tias=ColumnTias.draw(settings.tia, settings.cols, tia),
             adcs=ColumnAdcs.draw(settings.adc, settings.cols, adc),
             noise=WhiteReadNoise.from_settings(settings.noise),
+            noise_factor=faults_drawn.noise_factor,
         )
 
     # The file that keeps it
@@ -174,8 +180,7 @@ class SimulatedChip:
     def conductance_s(self) -> Cells:
         """Conductance of every cell as it is now, without noise."""
         self._settle()
-        own_s = np.where(self.formed, self.state.cells["conductance_s"], self.physics.forming.pristine_s)
-        return self.faults.conductance_s(own_s)
+        return self.faults.conductance_s(self.state.cells["conductance_s"].copy())
 
     def conductance_of_s(self, mask: NDArray[np.bool_]) -> Cells:
         """The same of the cells of a mask, in row-major order; cheap where they are few."""
@@ -183,8 +188,7 @@ class SimulatedChip:
             return self.conductance_s[mask]
         index = np.flatnonzero(mask)
         self._settle(index)
-        cells = self.state.cells.reshape(-1)[index]
-        return np.where(cells["formed"], cells["conductance_s"], self.physics.forming.pristine_s)
+        return self.state.cells.reshape(-1)[index]["conductance_s"]
 
     def read_noise(self) -> Cells | float:
         """Sigma of a cell's conductance per read over the conductance, all kinds of noise taken together.
@@ -192,8 +196,8 @@ class SimulatedChip:
         A number where all cells are alike, else of shape (rows, cols).
         """
         relative: Cells | float = self.noise.relative
-        if (factor := self.faults.noise_factor) is not None:
-            relative = relative * factor
+        if self.noise_factor is not None:
+            relative = relative * self.noise_factor
         if len(self.telegraph.amplitude):
             relative = np.hypot(relative, self.telegraph.sigma_s(np.ones(self.formed.shape)))
         return relative
@@ -204,13 +208,13 @@ class SimulatedChip:
             noise.at(self.clock_s, (rows, cols), conductance_s, self._slow_rng)
             for noise in (self.telegraph, self.flicker)
         )
-        factor = self.faults.noise_factor
+        factor = self.noise_factor
         return telegraph + (flicker if factor is None else flicker * factor[rows, cols])
 
     def white_noise(self, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Cells:
         """Relative sigma of what is drawn anew at every read of chosen cells."""
         white = np.full(len(rows), np.sqrt(max(0.0, self.noise.relative**2 - self.flicker.relative**2)))
-        factor = self.faults.noise_factor
+        factor = self.noise_factor
         return white if factor is None else white * factor[rows, cols]
 
     # What happens to it

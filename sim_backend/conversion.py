@@ -43,7 +43,7 @@ def measure_a(
         if np.any(noise):
             # The sum of independent Gaussian cells is one Gaussian.
             current_a += np.sqrt(x**2 @ (noise * cell_a) ** 2) * rng.standard_normal(current_a.shape)
-        output_v = chip.tias.output_v(current_a, cols, prepared.column_s)
+        output_v = chip.tias.output_v(current_a, cols, prepared.column_s[p])
         code = chip.adcs.convert(output_v, cols, rng)
         total[active] += (prepared.zero_code[p] - code) * amps_per_code
     return total

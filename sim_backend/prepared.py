@@ -1,4 +1,8 @@
-"""A tile made ready for one read voltage: everything that does not change between VMMs, computed once."""
+"""A tile made ready for one read voltage: everything that does not change between VMMs, computed once.
+
+This is for muxes that connect all rows of a position in its phase (`connects_by_position`); the others are in
+`scheduled`.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +31,9 @@ class PreparedTile:
         effective_s: column current per volt on a row's DAC, lines and muxes folded in, shape (rows, cols).
         drive_a: column current that an active row adds, shape (rows, cols).
         idle_a: column current in each phase with all its rows idle (DAC offsets), shape (phases, cols).
-        column_s: conductance at each summing node, shape (cols,).
+        column_s: conductance at each summing node in each phase, shape (phases, cols).
         noise: sigma of a cell per read over its mean, a number or shape (rows, cols).
-        zero_code: measured code of each column in each phase with all rows idle, shape (phases, cols).
+        zero_code: code of each column that stands for no current in each phase, shape (phases, cols).
     """
 
     cols: NDArray[np.intp]
@@ -48,15 +52,34 @@ class PreparedTile:
         return len(self.idle_a)
 
 
-def prepare(chip: SimulatedChip, tile: Tile, v_read_v: float, rng: np.random.Generator) -> PreparedTile:
-    """Fold lines, muxes and DACs of a tile, and measure its zero codes as the board does."""
-    channel = channel_of_row(tile.rows, chip.settings.mux.width)
-    _, phase = np.unique(phase_of_row(tile.rows, chip.settings.mux.width), return_inverse=True)
-    effective_s = _effective_s(chip, tile, channel, phase)
+def prepare(
+    chip: SimulatedChip, tile: Tile, v_read_v: float, rng: np.random.Generator, power_up_code: Matrix | None
+) -> PreparedTile:
+    """Fold lines, muxes and DACs of a tile, and measure its zero codes; of a measured chip, those of `power_up_code`.
+
+    Args:
+        chip: the chip.
+        tile: the tile.
+        v_read_v: read voltage.
+        rng: noise of the zero codes.
+        power_up_code: code of every column of the array with no word line on, shape (cols,); None of a drawn chip.
+    """
+    # The muxes of a board know nothing of tiles: rows beside it are connected, too.
+    rows = np.arange(chip.settings.rows) if chip.measured else tile.rows
+    own = tile.rows if chip.measured else np.arange(len(rows))
+    channel = channel_of_row(rows, chip.settings.mux.width)
+    _, phase = np.unique(phase_of_row(rows, chip.settings.mux.width), return_inverse=True)
+    effective_s = _effective_s(chip, rows, tile.cols, channel, phase)
     offset_a = chip.dacs.zero_offset_v(channel)[:, None] * effective_s
-    n_phases = int(phase.max()) + 1
-    idle_a = np.stack([offset_a[phase == p].sum(axis=0) for p in range(n_phases)])
-    column_s = effective_s.sum(axis=0)
+    in_phase = [phase == p for p in range(int(phase.max()) + 1)]
+    idle_a = np.stack([offset_a[chosen].sum(axis=0) for chosen in in_phase])
+    if power_up_code is not None:
+        column_s = np.stack([effective_s[chosen].sum(axis=0) for chosen in in_phase])
+        zero_code = np.tile(power_up_code[tile.cols], (len(in_phase), 1))
+    else:
+        column_s = np.tile(effective_s.sum(axis=0), (len(in_phase), 1))
+        zero_code = measure_zero_code(chip, idle_a, tile.cols, column_s, rng)
+    channel, phase, effective_s = channel[own], phase[own], effective_s[own]
     noise = chip.read_noise()
     return PreparedTile(
         # Not the tile itself, which must be free to go while this is kept for it.
@@ -69,15 +92,21 @@ def prepare(chip: SimulatedChip, tile: Tile, v_read_v: float, rng: np.random.Gen
         idle_a=idle_a,
         column_s=column_s,
         noise=noise[np.ix_(tile.rows, tile.cols)] if isinstance(noise, np.ndarray) else noise,
-        zero_code=_measure_zero_code(chip, idle_a, tile.cols, column_s, rng),
+        zero_code=zero_code,
     )
 
 
-def _effective_s(chip: SimulatedChip, tile: Tile, channel: NDArray[np.intp], phase: NDArray[np.intp]) -> Matrix:
+def _effective_s(
+    chip: SimulatedChip,
+    rows: NDArray[np.intp],
+    cols: NDArray[np.intp],
+    channel: NDArray[np.intp],
+    phase: NDArray[np.intp],
+) -> Matrix:
     """Current of each column per volt on the DAC of each row, in the phase in which that row is selected."""
     # Only the tile's columns conduct: the select transistors of all others are closed.
-    row_order, order = np.argsort(tile.rows), np.argsort(tile.cols)
-    rows, cols = tile.rows[row_order], tile.cols[order]
+    row_order, order = np.argsort(rows), np.argsort(cols)
+    rows, cols = rows[row_order], cols[order]
     channel, phase = channel[row_order], phase[row_order]
     cells_s = chip.conductance_s[np.ix_(rows, cols)]
     lines = chip.settings.lines
@@ -108,10 +137,10 @@ def _effective_s(chip: SimulatedChip, tile: Tile, channel: NDArray[np.intp], pha
     return effective_s
 
 
-def _measure_zero_code(
+def measure_zero_code(
     chip: SimulatedChip, idle_a: Matrix, cols: NDArray[np.intp], column_s: Matrix, rng: np.random.Generator
 ) -> Matrix:
-    """Average many conversions with all rows idle, as at the start of a session on the board."""
+    """Average many conversions of the same currents, as at the start of a session on the board."""
     output_v = chip.tias.output_v(idle_a, cols, column_s)
     n = chip.settings.adc.zero_average if chip.settings.adc.enabled else 1
     return np.mean([chip.adcs.convert(output_v, cols, rng) for _ in range(n)], axis=0)

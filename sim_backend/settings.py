@@ -319,12 +319,27 @@ class MuxSettings(Settings):
     r_on_sigma_ohm: float = setting(
         5.0, "spread of it between channels", unit="ohm", source="TI CD4051B, VDD 15 V: 5 ohm typ", ge=0
     )
+    selects: Literal["common", "independent"] = setting(
+        "common",
+        "mux positions: the same for all, or each mux steps through its own active rows",
+        source=GUESS + " (wiring of the board)",
+    )
+    inhibit: bool = setting(
+        False,
+        "a mux whose row is not driven connects nothing (false: it holds that row at the idle level)",
+        source=GUESS + " (wiring of the board)",
+    )
     idle_rows: Literal["floating", "isolated"] = setting(
         "floating",
-        "rows that no mux selects: floating, or cut off by their select transistors",
+        "rows that no mux selects: floating, or cut off by their select transistors; for common selects without "
+        "inhibit, else they float",
         source=GUESS + " (direction of the word line)",
     )
-    skip_silent: bool = setting(True, "leave out a mux phase in which no row is active", source="schedule of the board")
+    skip_silent: bool = setting(
+        True,
+        "leave out a mux phase in which no row is active; for common selects without inhibit, else always so",
+        source="schedule of the board",
+    )
 
 
 class DacSettings(Settings):

@@ -64,8 +64,8 @@ def fold(chip: SimulatedChip, prepared: PreparedTile) -> FoldedTile:
     idle_v = chip.tias.output_v(prepared.idle_a, cols, prepared.column_s)
     residue_a = (prepared.zero_code - chip.adcs.ideal_code(idle_v, cols)) * amps_per_code
     mean_a = np.vstack([cell_a, residue_a, residue_a.sum(axis=0)])
-    conversion_a2 = ((adc.noise_lsb**2 + 1.0 / 12.0) if adc.enabled else 0.0) * amps_per_code**2
-    per_phase = np.full((prepared.n_phases, len(cols)), conversion_a2)
+    conversion_a2 = float(adc.enabled) * (chip.adcs.noise_lsb[cols] ** 2 + 1.0 / 12.0) * amps_per_code**2
+    per_phase = np.tile(conversion_a2, (prepared.n_phases, 1))
     variance = np.vstack([(prepared.noise * cell_a) ** 2, per_phase, per_phase.sum(axis=0)])
     if prepared.differential:
         n = len(cols) // 2
@@ -101,13 +101,14 @@ def _clip_count(chip: SimulatedChip, prepared: PreparedTile) -> NDArray[np.int64
     if tia.enabled:
         lowest_v = np.full(len(cols), tia.swing_low_v)
     if adc.enabled:
-        code_floor = chip.adcs.code_min + _CLIP_SIGMAS * adc.noise_lsb + 1.0
+        margin_lsb = _CLIP_SIGMAS * chip.adcs.noise_lsb[cols] + 1.0
+        code_floor = chip.adcs.code_min + margin_lsb
         adc_floor_v = adc.v_reference_v + (code_floor - chip.adcs.offset_lsb[cols]) * chip.adcs.lsb_v / (
             1.0 + chip.adcs.gain_error[cols]
         )
         lowest_v = np.maximum(lowest_v, adc_floor_v)
         # The idle level must not sit at the upper end either; current only moves the output down from there.
-        code_ceiling = chip.adcs.code_max - _CLIP_SIGMAS * adc.noise_lsb - 1.0
+        code_ceiling = chip.adcs.code_max - margin_lsb
         if np.any(chip.adcs.ideal_code(idle_v, cols) > code_ceiling):
             return np.full(prepared.n_phases, -1, np.int64)
     room_a = (idle_v - lowest_v) / (tia.r_feedback_ohm * (1.0 + chip.tias.gain_error[cols]))

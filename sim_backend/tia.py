@@ -36,10 +36,19 @@ class ColumnTias:
 
         An input offset appears at the output amplified by 1 + Rf * G, as in any amplifier.
         """
+        return self.limited_v(self.unlimited_v(current_a, cols, column_s))
+
+    def unlimited_v(
+        self, current_a: NDArray[np.float64], cols: NDArray[np.intp], column_s: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The same of an amplifier without rails."""
         r_ohm = self.settings.r_feedback_ohm
-        output_v = (
+        return (
             self.settings.v_common_v
             - current_a * r_ohm * (1.0 + self.gain_error[cols])
             + self.offset_v[cols] * (1.0 + r_ohm * column_s)
         )
+
+    def limited_v(self, output_v: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the lower rail leaves of an output."""
         return np.maximum(output_v, self.settings.swing_low_v) if self.settings.enabled else output_v

@@ -1,0 +1,138 @@
+"""A simulated chip that was not drawn but measured: cells and periphery of one board, from its calibration.
+
+What the calibrated board takes off before it reports amperes is left out here: gain and offset errors of DACs and gain
+errors of amplifiers and converters. What it does not take off is taken from the file: cells, resistances, the
+amplifiers' input offsets, and noise. Each part obeys the switch of its settings, as on a drawn chip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hil.calibration_file import Calibration
+from hil.errors import ConfigError
+from hil.wiring import Wiring
+from sim_backend.adc import ColumnAdcs
+from sim_backend.cells import CellState
+from sim_backend.chip import SimulatedChip
+from sim_backend.dac import RowDacs
+from sim_backend.mux import channel_of_row
+from sim_backend.settings import SimSettings
+from sim_backend.tia import ColumnTias
+
+#: parts without which there is no chip to simulate
+NEEDED = ("zero", "line", "noise", "array")
+
+#: cells that conduct more than this many times what a pristine one does are formed
+_FORMED_OVER_PRISTINE = 2.0
+
+
+def measured_settings(calibration: Calibration, settings: SimSettings) -> SimSettings:
+    """The user's settings, with what is known of the board in place of theirs.
+
+    Raises:
+        CalibrationError: a part is missing.
+        ConfigError: the user asked for another size of the array, or for a chip from a file.
+    """
+    calibration.require(NEEDED)
+    shape = dict(zip(("rows", "cols"), calibration.board.shape, strict=True))
+    for name, size in shape.items():
+        if name in settings.model_fields_set and getattr(settings, name) != size:
+            raise ConfigError(
+                f"sim.{name} is {getattr(settings, name)}, but the calibration is of a board with {size}",
+                fix=f"leave sim.{name} away; the calibration says it",
+            )
+    if settings.chip is not None:
+        raise ConfigError(
+            f"sim.chip = {settings.chip} and a calibration are given together, but each says what the cells are",
+            fix="leave one of them away",
+        )
+    board = calibration.electrics
+    parts: dict[str, dict[str, Any]] = {
+        "noise": {
+            "relative": float(calibration.value("read_noise")),
+            "flicker_share": float(np.clip(calibration.value("flicker_share"), 0.0, 1.0)),
+        },
+        # Telegraph noise of the cells is inside their measured noise.
+        "telegraph": {"enabled": False},
+        "faults": {"enabled": False},
+        "lines": {name: max(0.0, float(calibration.value(name))) for name in ("row_ohm", "col_ohm")},
+        "mux": {"width": int(board["mux_width"]), "selects": board["selects"], "inhibit": bool(board["inhibit"])},
+        # The board's codes are trimmed channel by channel, so that rounding has no sign in common.
+        "dac": {"full_scale_v": board["dac_full_scale_v"], "bits": int(board["dac_bits"]), "enabled": False},
+        "tia": {name: board[name] for name in ("r_feedback_ohm", "v_common_v")},
+        "adc": {"v_reference_v": board["adc_v_reference_v"], "bits": int(board["adc_bits"])},
+    }
+    changed = {part: getattr(settings, part).model_copy(update=values) for part, values in parts.items()}
+    return settings.model_copy(update=shape | changed)
+
+
+def measured_chip(calibration: Calibration, settings: SimSettings, seed: int) -> SimulatedChip:
+    """The chip of a calibration.
+
+    Args:
+        calibration: with the parts of `NEEDED`.
+        settings: of `measured_settings`.
+        seed: draws all noise, and what a pulse does to a cell, which no calibration knows.
+    """
+    drawn = SimulatedChip.draw(settings, seed)
+    settings = drawn.settings  # without errors, if they are to be ideal
+    wiring = calibration.wiring
+    # A value that the procedure would not vouch for is still the best guess of what the cell conducts.
+    cells_s = _usable(calibration, "conductance_s", even_unsure=True).clip(min=0.0)
+    noise = _usable(calibration, "read_noise_cell", instead=settings.noise.relative).clip(min=0.0)
+    no_error, everywhere_ok = np.zeros(settings.cols), np.zeros_like(drawn.faults.kind)
+    offset_v = _usable(calibration, "column_offset_v")
+    channel = channel_of_row(np.arange(settings.rows), settings.mux.width)
+    r_on_ohm = np.zeros_like(drawn.r_on_ohm)
+    r_on_ohm[channel] = _usable(calibration, "r_on_ohm").clip(min=0.0)[wiring.row_channel]
+    return replace(
+        drawn,
+        state=CellState.at_rest(cells_s, cells_s > _FORMED_OVER_PRISTINE * settings.forming.pristine_s),
+        faults=replace(drawn.faults, kind=everywhere_ok, open_rows=~calibration.row_ok, open_cols=~calibration.col_ok),
+        r_on_ohm=r_on_ohm * settings.mux.enabled,
+        dacs=RowDacs(settings.dac, np.zeros_like(drawn.r_on_ohm), np.zeros_like(drawn.r_on_ohm)),
+        tias=ColumnTias(settings.tia, no_error, offset_v * settings.tia.enabled),
+        adcs=ColumnAdcs(
+            settings.adc, no_error, no_error, _usable(calibration, "converter_noise_lsb")[wiring.col_converter]
+        ),
+        noise_factor=noise / settings.noise.relative if settings.noise.relative > 0.0 else None,
+        measured=True,
+    )
+
+
+def measured_wiring(calibration: Calibration) -> Wiring:
+    """The board's wiring, with the lines that its calibration found dead."""
+    return replace(calibration.wiring, row_ok=calibration.row_ok, col_ok=calibration.col_ok)
+
+
+def measured_identity(calibration: Calibration) -> dict[str, Any]:
+    """Identity of a simulator that stands for a board; nobody shall take it for that board."""
+    validation = calibration.validation
+    return {
+        "chip": f"calibrated simulator of {calibration.board.serial}",
+        "board_serial": f"simulated {calibration.board.serial}",
+        "calibration": {
+            "id": calibration.calibration_id,
+            "created_unix_s": calibration.created_unix_s,
+            "validation": None if validation is None else dict(validation),
+        },
+    }
+
+
+def _usable(
+    calibration: Calibration, name: str, *, instead: float | None = None, even_unsure: bool = False
+) -> NDArray[np.float64]:
+    """Values of a quantity; in place of those that are not usable the mean of the usable ones, or `instead`."""
+    value = np.array(calibration.value(name), np.float64)
+    found = calibration.quantity(name)
+    finite = np.isfinite(value)
+    sure = finite & found.ok if found is not None else finite
+    if instead is None:
+        instead = float(value[sure].mean()) if sure.any() else 0.0
+    value[~(finite if even_unsure else sure)] = instead
+    return value
