@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
-from typing import Any, TypeVar
+from dataclasses import asdict, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge import registers as reg
-from firmware_bridge.bring_up import check_adcs, check_muxes, measure_idle, start_dacs, start_lines
+from firmware_bridge.bench_programs import Steps, hold, positions, release
+from firmware_bridge.bring_up import Finding, check_adcs, check_muxes, measure_idle, start_dacs, start_lines
 from firmware_bridge.bus import RegisterBus
 from firmware_bridge.conversion import ColumnConstants
+from firmware_bridge.electrics import electrics, wiring
 from firmware_bridge.instructions import SUM_CONVERSIONS_MAX, TICK_S, Engine, SourceLines, unpack_sums
 from firmware_bridge.phases import OFF, Phases, plan
 from firmware_bridge.profile import BoardProfile
 from firmware_bridge.programs import ROW_LATCH, WORD_LINE_LATCH, Blocks, Words
+from firmware_bridge.row_trim import RowTrim
 from firmware_bridge.sequencer import NotRun, ProgramFault, Sequencer, ticks_of
 from hil.backend import (
     BackendInfo,
@@ -33,6 +36,8 @@ from hil.backend import (
     Telemetry,
     check_out,
 )
+from hil.bench_access import BenchAccess
+from hil.calibration_file import Calibration
 from hil.errors import READ_FIRST, CapabilityError, DeviceError, HilError, LimitError, TransportError, UncertainError
 from hil.session import check_voltage
 from hil.spikes import PackedSpikes
@@ -42,15 +47,22 @@ log = logging.getLogger(__name__)
 
 #: read voltage of the power-up self-test
 SELF_TEST_V = 0.2
-#: room left in a program for its prologue and epilogue, words
+#: what the fabric of this host's register map calls itself
+FIRMWARE = "{major}.{minor}".format(**reg.VERSION.unpack(reg.VERSION.reset))
+#: room left in a program for its prologue and epilogue, words, beside the codes of the row channels
 _FRAME_WORDS = 250
+#: longest time between a step of a row and its conversion
+_STEP_SETTLE_MAX_S = 0.1
+#: longest program of steps, well below the time that the host waits for one
+_STEPS_MAX_S = 20.0
+_DAY_S = 86400.0
 #: so many sums of exactly 0 on one lane are no chance
 _STUCK_SUMS = 4
 
 Result = TypeVar("Result")
 
 
-class BoardBackend(CrossbarBackend):
+class BoardBackend(CrossbarBackend, BenchAccess):
     """A board behind a register bus.
 
     Args:
@@ -58,6 +70,14 @@ class BoardBackend(CrossbarBackend):
         profile: what the board is made of.
         name: kind of backend, as shown to people.
         identity: what tells this board and chip from another.
+        calibration: of this board: row channels are trimmed and currents scaled by it, where its values may be used.
+            That it fits is up to the caller (`Calibration.check_fits`). What it says of TIA offsets is not applied: a
+            board reports the currents that flow.
+        tolerate_faults: go on without converters, channels and muxes that fail and serve some lines only. Lines that
+            the calibration knows as dead are always tolerated.
+
+    Raises:
+        CalibrationError: a value of the calibration that no board of this profile can have.
     """
 
     def __init__(
@@ -67,8 +87,12 @@ class BoardBackend(CrossbarBackend):
         *,
         name: str = "board",
         identity: Mapping[str, Any] | None = None,
+        calibration: Calibration | None = None,
+        tolerate_faults: bool = False,
     ) -> None:
         self._profile = profile
+        self._calibration = calibration
+        self._tolerate_faults = tolerate_faults
         self._name = name
         self._identity = dict(identity or {})
         wired: dict[PulseKind, str | None] = {
@@ -85,22 +109,43 @@ class BoardBackend(CrossbarBackend):
             pulse_width_max_s=limits.pulse_width_max_s,
             pulses_per_cell_max=limits.pulses_per_cell_max,
         )
-        self._blocks = Blocks(profile)
-        #: words that shift one setting of all muxes
+        self._trim = RowTrim.of(profile, calibration)
+        # Refuses a calibration that is not of such a board, before anything is opened.
+        ColumnConstants.of(profile, np.zeros(profile.cols), calibration)
+        self._blocks = Blocks(profile, self._trim)
+        #: words that shift one setting of all muxes, and words around what a program is for
         self._n_row_words = self._blocks.shift_rows(self._blocks.idle_position()).shape[1]
-        self._sequencer = Sequencer(bus, profile, self._limits)
+        self._frame_words = _FRAME_WORDS + 2 * profile.mux.count * self._trim.is_active
+        self._sequencer = Sequencer(bus, profile, self._limits, self._trim)
         self._is_open = self._is_up = False
+        #: a row is held at a level for an instrument
+        self._holds = False
+        #: what the last power-up found, and what of it needed rows to be driven
         self._checks: list[Check] = []
+        self._row_findings: list[Finding] = []
+        #: failed parts that the board is used without
+        self._left_out: list[Finding] = []
 
     @property
     def info(self) -> BackendInfo:
+        profile, calibration = self._profile, self._calibration
         return BackendInfo(
             name=self._name,
-            shape=(self._profile.rows, self._profile.cols),
-            identity={"profile": self._profile.name, "profile_hash": self._profile.fingerprint, **self._identity},
-            capabilities=Capabilities(pulse_kinds=frozenset(self._raised), analogue_rows=True, bipolar_read=True),
+            shape=(profile.rows, profile.cols),
+            identity={
+                "profile": profile.name,
+                "profile_hash": profile.fingerprint,
+                "firmware": FIRMWARE,
+                **self._identity,
+                "electrics": electrics(profile),
+                "calibration": None if calibration is None else _summary(calibration),
+            },
+            capabilities=Capabilities(
+                pulse_kinds=frozenset(self._raised), analogue_rows=True, bipolar_read=True, bench=True
+            ),
             limits=self._limits,
-            calibration_id=None,
+            calibration_id=None if calibration is None else calibration.calibration_id,
+            wiring=wiring(profile, ~self._lost("rows"), ~self._lost("cols")),
         )
 
     @property
@@ -119,6 +164,7 @@ class BoardBackend(CrossbarBackend):
         self._count = {"vmm": 0, "cell_reads": 0, "pulses": 0, "clipped_sums": 0}
         self._told_of_clips = False
         self._is_open = True
+        self._row_findings, self._left_out = [], []
         self._bring_up(check_rows=True)
         self._sequencer.clear_counters()
 
@@ -126,7 +172,7 @@ class BoardBackend(CrossbarBackend):
         self._is_open = self._is_up = False
 
     def make_safe(self) -> None:
-        self._is_up = False
+        self._is_up = self._holds = False
         self._sequencer.make_safe()
         self._sequencer.aborted.clear()
 
@@ -134,6 +180,8 @@ class BoardBackend(CrossbarBackend):
         self._sequencer.aborted.set()
 
     def wait(self, duration_s: float) -> None:
+        if self._holds:
+            self._ready()
         # In pieces, since some systems refuse to wait for days.
         until_s = time.monotonic() + duration_s
         while (left_s := until_s - time.monotonic()) > 0:
@@ -161,6 +209,7 @@ class BoardBackend(CrossbarBackend):
         self._ready()
         check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
         tile.check_fits((self._profile.rows, self._profile.cols))
+        self._refuse_lost(tile.rows, tile.cols)
         if out is None:
             out = np.empty((len(x), tile.n_outputs), np.float32)
         check_out(out, x, tile)
@@ -222,18 +271,30 @@ class BoardBackend(CrossbarBackend):
             )
         if n_average < 1:
             raise LimitError(f"n_average = {n_average} is below 1", fix="average at least one conversion")
-        self._count["cell_reads"] += int(mask.sum()) * n_average
-        return self._guard(lambda: self._read(mask, v_read_v, n_average))
-
-    def _read(self, mask: NDArray[np.bool_], v_read_v: float, n_average: int) -> NDArray[np.float64]:
-        """Column by column, since a word line takes longest to select; one row after the other within."""
         rows, cols = np.nonzero(mask)
+        self._refuse_lost(rows, cols)
+        self._count["cell_reads"] += len(rows) * n_average
+        return self._guard(lambda: self._read(rows, cols, v_read_v, n_average))
+
+    def _read(
+        self,
+        rows: NDArray[np.intp],
+        cols: NDArray[np.intp],
+        v_read_v: float,
+        n_average: int,
+        settle_s: float | None = None,
+    ) -> NDArray[np.float64]:
+        """Column by column, since a word line takes longest to select; one row after the other within.
+
+        Row -1 stands for none.
+        """
         order = np.lexsort((rows, cols))
         total = np.zeros(len(rows))
         for size in _pieces(n_average, SUM_CONVERSIONS_MAX - 1):
             for here in self._read_batches(cols[order]):
                 chosen = order[here]
-                found = self._run(self._read_program(rows[chosen], cols[chosen], v_read_v, size), len(chosen))
+                words = self._read_program(rows[chosen], cols[chosen], v_read_v, size, settle_s)
+                found = self._run(words, len(chosen))
                 sums = self._sums(found, cols[chosen])
                 total[chosen] += self._constants.current_a(sums, np.array(size), cols[chosen])
         return total / n_average
@@ -244,20 +305,21 @@ class BoardBackend(CrossbarBackend):
         per_cell = n_shift + 12
         per_col = len(blocks.shift_word_lines(np.zeros(self._profile.cols, np.bool_))) + 2
         new_col = np.concatenate([[True], cols[1:] != cols[:-1]])
-        return _fill(per_cell + per_col * new_col, self._sequencer.program_words - _FRAME_WORDS)
+        return _fill(per_cell + per_col * new_col, self._sequencer.program_words - self._frame_words)
 
-    def _read_program(self, rows: NDArray[np.intp], cols: NDArray[np.intp], v_read_v: float, repeat: int) -> Words:
+    def _read_program(
+        self,
+        rows: NDArray[np.intp],
+        cols: NDArray[np.intp],
+        v_read_v: float,
+        repeat: int,
+        settle_s: float | None,
+    ) -> Words:
         profile, blocks = self._profile, self._blocks
-        mux, place = profile.row_mux(rows), profile.row_position(rows)
-        n = len(rows)
-        position = np.repeat(blocks.idle_position(), n, axis=0)
-        if profile.mux.selects == "common":
-            position = np.repeat(place[:, None], profile.mux.count, axis=1)
-            if profile.mux.inhibit:
-                position[np.arange(profile.mux.count) != mux[:, None]] = OFF
-        position[np.arange(n), mux] = place
+        position = positions(blocks, rows)
         level = np.where(profile.mux.inhibit, np.nan, np.zeros(position.shape))
-        level[np.arange(n), mux] = 1.0
+        driven = np.flatnonzero(rows >= 0)
+        level[driven, profile.row_mux(rows[driven])] = 1.0
         initial, stores = self._row_levels(level, v_read_v)
         closed = np.zeros(profile.cols, np.bool_)
         words = [blocks.open_reads(closed, (initial,))]
@@ -277,9 +339,83 @@ class BoardBackend(CrossbarBackend):
                     overwrite=np.ones(len(here), np.bool_),
                     emit=np.ones(len(here), np.bool_),
                     stores=None if stores is None else [stores[k] for k in here],
+                    settle_s=settle_s,
                 ),
             ]
         return np.concatenate([*words, blocks.close_reads()])
+
+    def sense(
+        self,
+        cols: NDArray[np.intp],
+        *,
+        n_average: int = 1,
+        row: int | None = None,
+        v_read_v: float = 0.0,
+        settle_s: float | None = None,
+    ) -> NDArray[np.float64]:
+        """Convert columns one after the other, each with no word line but its own on.
+
+        With a settling time of one's own, the row steps anew before each of the conversions that are averaged; without
+        a row, the settling time counts from the moment that the word line is on.
+
+        Raises:
+            LimitError: no such line, or a voltage or time out of its range.
+            CapabilityError: no row was named, and this board cannot switch all rows off.
+            DeviceError: a line of a part that failed at power-up.
+        """
+        self._ready()
+        profile = self._profile
+        check_voltage("read voltage", abs(v_read_v), self._limits.v_read_max_v)
+        cols = np.asarray(cols, np.intp)
+        profile.column_lane(cols)
+        if n_average < 1:
+            raise LimitError(f"n_average = {n_average} is below 1", fix="average at least one conversion")
+        if settle_s is not None and not 0.0 <= settle_s <= _STEP_SETTLE_MAX_S:
+            raise LimitError(
+                f"settling time {settle_s:g} s is outside 0 to {_STEP_SETTLE_MAX_S:g} s",
+                fix=f"use at most {_STEP_SETTLE_MAX_S:g} s",
+            )
+        if row is None and not profile.mux.inhibit:
+            raise CapabilityError(
+                f"board {profile.name} cannot switch its rows off: INH of the muxes is not wired",
+                fix="name the row that is driven, or use a board with mux.inhibit",
+            )
+        if row is not None:
+            profile.row_mux(row)
+        self._refuse_lost(np.array([] if row is None else [row], np.intp), cols)
+        self._count["cell_reads"] += len(cols) * n_average
+        if row is None or settle_s is None:
+            rows = np.full(len(cols), -1 if row is None else row)
+            return self._guard(lambda: self._read(rows, cols, v_read_v, n_average, settle_s))
+        steps = Steps(self._blocks, row, v_read_v, settle_s)
+        return self._guard(lambda: self._step(cols, steps, n_average))
+
+    def _step(self, cols: NDArray[np.intp], steps: Steps, n_average: int) -> NDArray[np.float64]:
+        """Columns that see a row step, as many of the steps in one program as fit."""
+        room = self._sequencer.program_words - self._frame_words
+        per_col = len(self._blocks.shift_word_lines(np.zeros(self._profile.cols, np.bool_))) + 3
+        # Words and time in one: a step costs the larger share of what a program may have of either.
+        per_step = max(steps.n_words / (room - per_col), steps.duration_s / _STEPS_MAX_S)
+        sizes = _pieces(n_average, int(1.0 / per_step))
+        place, size = np.repeat(np.arange(len(cols)), len(sizes)), np.tile(sizes, len(cols))
+        total = np.zeros(len(cols))
+        for here in _fill(per_col / room + per_step * size, 1.0):
+            columns = [steps.column(int(cols[k]), int(n)) for k, n in zip(place[here], size[here], strict=True)]
+            found = self._run(np.concatenate([steps.open(), *columns, steps.close()]), len(columns))
+            seen = cols[place[here]]
+            np.add.at(total, place[here], self._constants.current_a(self._sums(found, seen), size[here], seen))
+        return total / n_average
+
+    def hold_row(self, row: int, voltage_v: float) -> None:
+        """Put a bit line at a level through its mux, so that an instrument can measure it.
+
+        A row whose channel or mux failed at power-up can be held too: that is how to find out which of them it is.
+        """
+        self._ready()
+        self._profile.row_mux(row)
+        check_voltage("held level", voltage_v, self._profile.tia.v_common_v + self._limits.v_read_max_v)
+        self._guard(lambda: self._run(hold(self._blocks, row, voltage_v), 0))
+        self._holds = True
 
     def pulse(self, mask: NDArray[np.bool_], pulse: Pulse) -> PulseReport:
         """Apply a pulse to each cell of the mask once.
@@ -301,6 +437,7 @@ class BoardBackend(CrossbarBackend):
             raise LimitError(
                 f"pulse width {pulse.width_s:g} s is below {least_s:g} s", fix=f"use at least {least_s:g} s"
             )
+        self._refuse_lost(*np.nonzero(mask))
         level = self._blocks.range.setting(pulse.voltage_v)
         gate = self._blocks.range.setting(pulse.v_gate_v)
         width_ticks = round(pulse.width_s / TICK_S)
@@ -335,15 +472,16 @@ class BoardBackend(CrossbarBackend):
         # The line that is raised, and the level of rows that take part and of those that must see no bias.
         raised = line == "source_line"
         source = SourceLines.BIAS if raised else SourceLines.GROUND
-        taking, apart = (0, level_code) if raised else (level_code, 0)
+        level_v = blocks.range.voltage_v(level_code)
+        taking, apart = (blocks.trim.codes(v) for v in ((0.0, level_v) if raised else (level_v, 0.0)))
         cells = [int((position != OFF).sum()) * int(word_lines.sum()) for position, word_lines in groups]
         per_group = self._n_row_words + 30 + 2 * self._profile.mux.count
-        for here in _fill(np.full(len(groups), per_group), self._sequencer.program_words - 2 * _FRAME_WORDS):
+        for here in _fill(np.full(len(groups), per_group), self._sequencer.program_words - 2 * self._frame_words):
             numbers = range(len(groups))[here]
             words = [
                 blocks.arm(),
                 blocks.drive(SourceLines.TIA, gate=False),
-                blocks.all_rows(apart),
+                blocks.rows_at(apart),
                 blocks.store(blocks.gate_chip, blocks.gate_channel, gate_code),
                 blocks.store(blocks.bias_chip, blocks.bias_channel, level_code if raised else 0),
                 blocks.wait_for(Engine.SPI),
@@ -379,7 +517,12 @@ class BoardBackend(CrossbarBackend):
                 ) from error
 
     def _one_pulse(
-        self, position: NDArray[np.intp], word_lines: NDArray[np.bool_], taking: int, apart: int, width_ticks: int
+        self,
+        position: NDArray[np.intp],
+        word_lines: NDArray[np.bool_],
+        taking: NDArray[np.int64],
+        apart: NDArray[np.int64],
+        width_ticks: int,
     ) -> Words:
         """Select, settle, pulse, deselect; rows that take no part are off, or at the level of the source lines."""
         blocks, mux = self._blocks, self._profile.mux
@@ -392,14 +535,14 @@ class BoardBackend(CrossbarBackend):
             [
                 blocks.shift_rows(position[None])[0],
                 blocks.shift_word_lines(word_lines),
-                blocks.store_rows(on, np.full(len(on), taking)),
+                blocks.store_rows(on, taking[on]),
                 blocks.wait_for(Engine.CHAIN | Engine.SPI),
                 ends,
                 blocks.load(),
                 blocks.wait_for(Engine.SPI),
                 blocks.word("SETTLE", ticks=ticks_of(self._profile.dac.settle_s + mux.settle_s)),
                 blocks.word("GATE", ticks=width_ticks),
-                blocks.all_rows(apart),
+                blocks.rows_at(apart),
                 blocks.wait_for(Engine.SPI),
             ]
         )
@@ -417,7 +560,7 @@ class BoardBackend(CrossbarBackend):
                 blocks.drive(SourceLines.GROUND, gate=False),
                 blocks.store(blocks.bias_chip, blocks.bias_channel, 0),
                 blocks.store(blocks.gate_chip, blocks.gate_channel, blocks.range.code(limits.v_gate_read_v)),
-                blocks.all_rows(blocks.idle_code),
+                blocks.rows_at(blocks.idle_codes),
                 blocks.wait_for(Engine.SPI),
                 blocks.wait(self._profile.dac.settle_s),
                 blocks.drive(SourceLines.TIA, gate=False),
@@ -434,15 +577,15 @@ class BoardBackend(CrossbarBackend):
         blocks = self._blocks
         matters = ~np.isnan(level)
         if (level[matters] == 1.0).all():
-            return blocks.all_rows(blocks.range.code(self._profile.tia.v_common_v + v_read_v)), None
-        codes = blocks.range.code(self._profile.tia.v_common_v + np.where(matters, level, 0.0) * v_read_v)
-        held = np.full(level.shape[1], blocks.idle_code)
+            return blocks.rows_at(blocks.trim.codes(self._profile.tia.v_common_v + v_read_v)), None
+        codes = blocks.trim.codes(self._profile.tia.v_common_v + np.where(matters, level, 0.0) * v_read_v)
+        held = blocks.idle_codes.copy()
         stores: list[Words] = []
         for wanted, counts in zip(codes, matters, strict=True):
             changed = np.flatnonzero(counts & (wanted != held))
             stores.append(blocks.store_rows(changed, wanted[changed]))
             held[changed] = wanted[changed]
-        return blocks.all_rows(blocks.idle_code), stores
+        return blocks.rows_at(blocks.idle_codes), stores
 
     def _batches(self, phases: Phases, n_scans: int, n_results: int) -> Iterator[tuple[int, int]]:
         """Ranges of vectors that fit into program memory and result stream together."""
@@ -450,9 +593,10 @@ class BoardBackend(CrossbarBackend):
         frames = 0 if static else self._profile.mux.count + 4
         words = phases.count * (self._n_row_words + 5 + n_scans + frames)
         results = np.full(len(words), n_results)
-        room = self._sequencer.program_words - _FRAME_WORDS
-        # Both limits in one: a vector costs the larger share of either.
-        cost = np.maximum(words / room, results / self._sequencer.stream_words)
+        room = self._sequencer.program_words - self._frame_words
+        # Both limits in one: a vector costs the larger share of either. The DACs' health comes in the stream too.
+        stream = self._sequencer.stream_words - self._profile.dac.chips
+        cost = np.maximum(words / room, results / stream)
         for here in _fill(cost, 1.0):
             if phases.count[here].any():
                 yield here.start, here.stop
@@ -496,37 +640,85 @@ class BoardBackend(CrossbarBackend):
 
     def _bring_up(self, *, check_rows: bool) -> None:
         sequencer, blocks = self._sequencer, self._blocks
+        self._holds = False
+        self._checks, self._left_out = [], []
         try:
-            self._checks = start_dacs(sequencer, blocks)
-            self._refuse_failed()
+            self._accept([Finding(check) for check in start_dacs(sequencer, blocks)])
             start_lines(sequencer, blocks)
             idle = measure_idle(sequencer, blocks)
-            self._checks += check_adcs(blocks, idle)
-            self._refuse_failed()
+            self._accept(check_adcs(blocks, idle))
             if check_rows:
-                self._checks += check_muxes(sequencer, blocks, min(SELF_TEST_V, self._limits.v_read_max_v))
-                self._refuse_failed()
+                v_read_v = min(SELF_TEST_V, self._limits.v_read_max_v)
+                self._row_findings = check_muxes(sequencer, blocks, v_read_v, idle, ~self._lost("cols"))
+            self._accept(self._row_findings)
         except HilError:
             sequencer.make_safe()
             raise
-        self._constants = ColumnConstants.nominal(self._profile, idle.zero_code)
+        self._constants = ColumnConstants.of(self._profile, idle.zero_code, self._calibration)
         self._is_up = True
 
-    def _refuse_failed(self) -> None:
-        failed = [f"{check.part}: {check.text}" for check in self._checks if check.ok is False]
+    def _accept(self, findings: list[Finding]) -> None:
+        """Take note of what power-up found; raise unless the board can be used without the parts that failed."""
+        failed: list[str] = []
+        for finding in findings:
+            check = finding.check
+            if check.ok is False:
+                if self._tolerates(finding):
+                    self._left_out.append(finding)
+                    check = replace(check, text=f"{check.text}; tolerated: {finding.lines} left out")
+                else:
+                    failed.append(f"{check.part}: {check.text}")
+            self._checks.append(check)
         if failed:
             raise DeviceError(
                 f"{len(failed)} part{'s' * (len(failed) > 1)} of the board failed: {'; '.join(failed)}",
                 fix="see docs/how-to/find-a-board-fault.md; the array is at zero bias",
             )
+        for kind in ("rows", "cols"):
+            if self._lost(kind).all():
+                raise DeviceError(
+                    f"no {'row' if kind == 'rows' else 'column'} of the board works: "
+                    + "; ".join(f"{finding.check.part}: {finding.check.text}" for finding in self._left_out),
+                    fix="see docs/how-to/find-a-board-fault.md; the array is at zero bias",
+                )
+
+    def _tolerates(self, finding: Finding) -> bool:
+        if not finding.can_be_left_out or self._tolerate_faults:
+            return finding.can_be_left_out
+        known = self._calibration
+        return known is not None and not (known.row_ok[finding.rows].any() or known.col_ok[finding.cols].any())
+
+    def _lost(self, kind: Literal["rows", "cols"]) -> NDArray[np.bool_]:
+        """Lines that the board is used without, shape (rows,) or (cols,)."""
+        lost = np.zeros(getattr(self._profile, kind), np.bool_)
+        for finding in self._left_out:
+            lost[getattr(finding, kind)] = True
+        return lost
+
+    def _refuse_lost(self, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> None:
+        """Raise `DeviceError` if any of these lines belongs to a part that failed at power-up."""
+        for finding in self._left_out:
+            hit = replace(
+                finding,
+                rows=np.intersect1d(finding.rows, rows),
+                cols=np.intersect1d(finding.cols, cols),
+            )
+            if hit.can_be_left_out:
+                raise DeviceError(
+                    f"{finding.check.part} failed at power-up ({finding.check.text}), and {hit.lines} need it",
+                    fix="leave these lines out, by a smaller --region or a fault map (--faults), or repair that part",
+                )
 
     def _ready(self) -> None:
-        """Make sure that the board is up: after `make_safe` or an error it must be started again."""
+        """Make sure that the board is up, since `make_safe` or an error ends that, and that no row is held."""
         if not self._is_open:
             raise DeviceError("the board is not open", fix="use it inside open_session(...)")
         if not self._is_up:
             self._sequencer.connect()
             self._bring_up(check_rows=False)
+        if self._holds:
+            self._guard(lambda: self._run(release(self._blocks), 0))
+            self._holds = False
 
     def _guard(self, operation: Callable[[], Result]) -> Result:
         """Run programs; whatever interrupts them, the array is made safe before anyone hears of it."""
@@ -535,9 +727,19 @@ class BoardBackend(CrossbarBackend):
         except LimitError:
             raise  # refused before anything was sent
         except BaseException:
-            self._is_up = False
+            self._is_up = self._holds = False
             self._sequencer.make_safe_quietly()
             raise
+
+
+def _summary(calibration: Calibration) -> dict[str, Any]:
+    """What a run file says of the calibration in use."""
+    return {
+        "id": calibration.calibration_id,
+        "created_unix_s": calibration.created_unix_s,
+        "age_days": (time.time() - calibration.created_unix_s) / _DAY_S,
+        "validation": None if calibration.validation is None else dict(calibration.validation),
+    }
 
 
 def _runs(positions: NDArray[np.intp]) -> list[tuple[int, int]]:

@@ -5,7 +5,9 @@ word by word with what the host knows of the board (`BoardState`): contents of t
 Whenever word lines are on, every connected row, the source lines and the word lines must be at known levels within
 the limits. docs/explanation/board-safety.md says why.
 
-One LSB of the DAC is granted on every voltage, since a limit need not be a whole number of codes. Assumed of the board,
+One LSB of the DAC is granted on every voltage, since a limit need not be a whole number of codes. Where a calibration
+knows the errors of the row channels (`RowTrim`), limits hold for the voltages that the rows get, and not for those that
+their codes stand for; how far the two may lie apart is bounded there. Assumed of the board,
 unverified: the chains' outputs have resistors that, while they are off, inhibit the muxes (position 0 where INH is not
 wired) and switch the word lines off; a BRDCAST write overwrites the stored codes; a powered-down output is at 0 V.
 """
@@ -39,6 +41,7 @@ from firmware_bridge.instructions import (
     unpack,
 )
 from firmware_bridge.profile import BoardProfile
+from firmware_bridge.row_trim import RowTrim
 from hil.backend import Limits
 from hil.errors import LimitError, ProtocolError
 
@@ -236,7 +239,9 @@ class BoardState:
             dac.reset()
 
 
-def check_program(words: NDArray[np.uint64], profile: BoardProfile, limits: Limits, state: BoardState) -> BoardState:
+def check_program(
+    words: NDArray[np.uint64], profile: BoardProfile, limits: Limits, state: BoardState, trim: RowTrim | None = None
+) -> BoardState:
     """Follow a program through and return what the host knows of the board after it; `state` is left as it is.
 
     Args:
@@ -244,6 +249,7 @@ def check_program(words: NDArray[np.uint64], profile: BoardProfile, limits: Limi
         profile: the board that it is for. Its own limits hold too.
         limits: ceilings of the session.
         state: what is known before.
+        trim: errors of the row channels; None takes them as without.
 
     Raises:
         LimitError: a cell or a word line would get more than its limit, or a level that is not known; a pulse or the
@@ -255,7 +261,7 @@ def check_program(words: NDArray[np.uint64], profile: BoardProfile, limits: Limi
             f"program of {words.dtype}{words.shape}, at most {PROGRAM_WORDS_MAX} words fit",
             fix=f"give 1 to {PROGRAM_WORDS_MAX} words of uint64",
         )
-    walk = _Walk(profile, limits, state.copy())
+    walk = _Walk(profile, limits, state.copy(), trim or RowTrim.of(profile, None))
     calls, index = _calls(words, walk), 0
     try:
         for index, call in enumerate(calls):  # noqa: B007 - the error names it
@@ -359,10 +365,11 @@ def _wiring(row_chips: tuple[int, ...], bank: MuxBank) -> _Wiring:
 class _Walk:
     """One program being followed. Each of `methods` is an instruction; its arguments are the fields, in order."""
 
-    def __init__(self, profile: BoardProfile, limits: Limits, state: BoardState) -> None:
+    def __init__(self, profile: BoardProfile, limits: Limits, state: BoardState, trim: RowTrim) -> None:
         board, dac = profile.limits, profile.dac
         self.profile = profile
         self.state = state
+        self._trim = trim
         self.methods: dict[str, Callable[..., None]] = {
             "HALT": self._halt,
             "WATCHDOG": self._watchdog,
@@ -387,8 +394,8 @@ class _Walk:
         self._v_pulse_max_v = min(limits.v_pulse_max_v, board.v_pulse_max_v)
         self._v_gate_max_v = min(limits.v_gate_max_v, board.v_gate_max_v)
         self._pulse_width_max_s = min(limits.pulse_width_max_s, board.pulse_width_max_s)
-        self._read_codes = self._codes_around(profile.tia.v_common_v, self._v_read_max_v)
-        self._gate_code_max = self._codes_around(0.0, self._v_gate_max_v)[1]
+        self._common_v = profile.tia.v_common_v
+        self._gate_code_max = math.floor(self._v_gate_max_v / self._lsb_v) + 1
 
         self._armed_here = False
         #: bits that have entered a chain of unknown content: (content, count)
@@ -399,7 +406,7 @@ class _Walk:
         self._in_flight = False
         #: channels that read limits would refuse at the levels before that frame
         self._wrong_before = 0
-        self._wrong_at: dict[tuple[int, int], int] = {}
+        self._wrong_at: dict[tuple[float, float], int] = {}
         self._lines_changed()
 
     # Timing and conversions
@@ -499,7 +506,7 @@ class _Walk:
                 f"GAIN = 0x{decoded.value:04X}, the board profile needs 0x{self._gain:04X}: limits would not hold",
                 fix="set dac.divide and dac.gain of the profile instead",
             )
-        before = self._wrong(self._read_codes)
+        before = self._wrong(self._common_v, self._v_read_max_v)
         moved = False
         for chip in _ones(chips):
             moved |= self.state.dacs[chip].take(decoded, bool(long))
@@ -541,7 +548,7 @@ class _Walk:
         if not (state.outputs and state.latched[WORD_LINE_CHAIN]):
             return
         source_v = self._source_level_v()
-        self._check(self._wrong(self._codes_around(source_v, self._v_pulse_max_v)), source_v, self._v_pulse_max_v)
+        self._check(source_v, self._v_pulse_max_v)
 
     def _check_armed(self) -> None:
         if not self._armed_here:
@@ -552,23 +559,18 @@ class _Walk:
 
     # Levels
 
-    def _codes_around(self, centre_v: float, limit_v: float) -> tuple[int, int]:
-        """Lowest and highest code within a limit of a voltage, with one LSB granted at either end."""
-        low, high = (centre_v - limit_v) / self._lsb_v, (centre_v + limit_v) / self._lsb_v
-        return math.ceil(low) - 1, math.floor(high) + 1
-
     def _all_levels(self) -> list[Codes]:
         return [dac.levels(self._gain, self._reference_off) for dac in self.state.dacs]
 
-    def _wrong(self, codes: tuple[int, int]) -> int:
-        """Flags of the rows that are not known to be within `codes`, and of the word lines if above their limit."""
-        wrong = self._wrong_at.get(codes)
+    def _wrong(self, centre_v: float, limit_v: float) -> int:
+        """Flags of the rows not known to be within a limit of a voltage, and of the word lines if above their limit."""
+        wrong = self._wrong_at.get((centre_v, limit_v))
         if wrong is not None:
             return wrong
-        low, high = codes
         levels = self._all_levels()
         wrong = 0
-        for flag, chip, channel in self._wiring.rows:
+        windows = _windows(self._trim, centre_v, limit_v)
+        for (flag, chip, channel), (low, high) in zip(self._wiring.rows, windows, strict=True):
             code = levels[chip][channel]
             if code is None or not low <= code <= high:
                 wrong |= flag
@@ -576,8 +578,12 @@ class _Walk:
         code = levels[chip][channel]
         if code is None or code > self._gate_code_max:
             wrong |= self._wiring.gate
-        self._wrong_at[codes] = wrong
+        self._wrong_at[centre_v, limit_v] = wrong
         return wrong
+
+    def _row_level_v(self, mux: int, code: int) -> float:
+        """What the channel of a mux gives."""
+        return float(self._trim.level_v(code * self._lsb_v)[mux])
 
     def _source_level_v(self) -> float:
         """Potential of the source lines. A floating one is nowhere below the lowest row that is connected."""
@@ -594,8 +600,12 @@ class _Walk:
                 return code * self._lsb_v
             case SourceLines.FLOAT:
                 levels = self._all_levels()
-                codes = [levels[chip][channel] for flag, chip, channel in self._wiring.rows if flag & self._reach]
-                return min((code for code in codes if code is not None), default=0) * self._lsb_v
+                codes = [
+                    (mux, levels[chip][channel])
+                    for mux, (flag, chip, channel) in enumerate(self._wiring.rows)
+                    if flag & self._reach
+                ]
+                return min((self._row_level_v(mux, code) for mux, code in codes if code is not None), default=0.0)
 
     def _lines_changed(self) -> None:
         """Work out anew which channels reach cells, and whether static word lines are on."""
@@ -606,18 +616,19 @@ class _Walk:
 
     def _check_reads(self) -> None:
         if self._reading:
-            self._check(self._wrong(self._read_codes), self.profile.tia.v_common_v, self._v_read_max_v)
+            self._check(self._common_v, self._v_read_max_v)
             if self._wrong_before & self._reach:
                 raise ProtocolError(
                     "word lines are on while a frame may still move DAC outputs from levels outside the limits",
                     fix="WAITFOR engines=2 before it",
                 )
 
-    def _check(self, wrong: int, source_v: float, limit_v: float) -> None:
-        """Raise `LimitError` if any of the flags in `wrong` belongs to a channel that reaches cells."""
-        wrong &= self._reach
+    def _check(self, source_v: float, limit_v: float) -> None:
+        """Raise `LimitError` if any channel that reaches cells is not within a limit of the source lines."""
+        wrong = self._wrong(source_v, limit_v) & self._reach
         if not wrong:
             return
+        mux = None
         if wrong & self._wiring.gate:
             (chip, channel), name = self.profile.dac.gate_channel, "word lines"
             source_v, limit_v, against = 0.0, self._v_gate_max_v, "ground"
@@ -629,7 +640,7 @@ class _Walk:
         code = self._all_levels()[chip][channel]
         if code is None:
             raise _unknown_level(name, chip, channel)
-        level_v = code * self._lsb_v
+        level_v = code * self._lsb_v if mux is None else self._row_level_v(mux, code)
         raise LimitError(
             f"{name} (DAC chip {chip} channel {channel}, {level_v:.4g} V) is at {level_v - source_v:+.4g} V against "
             f"{against} while word lines are on, limit {limit_v:g} V",
@@ -640,6 +651,13 @@ class _Walk:
         bank = self.profile.mux.bank
         bits = self.profile.chains.rows.shift_chain.bits(self.state.latched[ROW_CHAIN] or 0)
         return bank.width * mux + int(bank.decode(bits[: bank.n_bits])[mux])
+
+
+@lru_cache(maxsize=64)
+def _windows(trim: RowTrim, centre_v: float, limit_v: float) -> tuple[tuple[int, int], ...]:
+    """Lowest and highest code of each row channel within a limit of a voltage, with one LSB granted at either end."""
+    low, high = (trim.ideal_v(edge_v) / trim.range.lsb_v for edge_v in (centre_v - limit_v, centre_v + limit_v))
+    return tuple(zip((np.ceil(low).astype(int) - 1).tolist(), (np.floor(high).astype(int) + 1).tolist(), strict=True))
 
 
 def _unknown_level(name: str, chip: int, channel: int) -> LimitError:

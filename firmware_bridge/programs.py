@@ -17,6 +17,7 @@ from drivers.dac80508 import dac_address
 from firmware_bridge.instructions import ROW_CHAIN, WORD_LINE_CHAIN, Engine, SourceLines, pack
 from firmware_bridge.phases import OFF
 from firmware_bridge.profile import BoardProfile
+from firmware_bridge.row_trim import RowTrim
 from firmware_bridge.sequencer import ticks_of
 from hil.errors import DeviceError, ProtocolError
 
@@ -30,19 +31,27 @@ _LINES_SETTLE_S = 5e-6
 
 
 class Blocks:
-    """Encodes for one board; keeps no state of it."""
+    """Encodes for one board; keeps no state of it.
 
-    def __init__(self, profile: BoardProfile) -> None:
+    Args:
+        profile: the board.
+        trim: errors of the row channels, which codes undo; None takes them as without.
+    """
+
+    def __init__(self, profile: BoardProfile, trim: RowTrim | None = None) -> None:
         self.profile = profile
+        self.trim = RowTrim.of(profile, None) if trim is None else trim
         self.bank = profile.mux.bank
         self.row_chain = profile.chains.rows.shift_chain
         self.word_line_chain = profile.chains.word_lines.shift_chain
         dac = profile.dac
         self.range = dac.output_range
-        self.idle_code = self.range.code(profile.tia.v_common_v)
+        #: codes that bring the row channels to the idle level, shape (muxes,)
+        self.idle_codes = self.trim.codes(profile.tia.v_common_v)
         self.channels = np.array([profile.row_channel(m) for m in range(profile.mux.count)])
         self.row_chips = sum(1 << chip for chip in dac.row_chips)
-        self._no_dac = profile.mux.settle_s + profile.tia.settle_s
+        #: what a step of the muxes needs until conversions see it in full
+        self.settle_s = profile.mux.settle_s + profile.tia.settle_s
         self._status, self._nop = (dac80508.BY_NAME[name].address for name in ("STATUS", "NOP"))
         self.gate_chip, self.gate_channel = dac.gate_channel
         self.bias_chip, self.bias_channel = dac.source_line_channel
@@ -65,11 +74,8 @@ class Blocks:
             return np.zeros(0, np.uint64)
         chips, channels = self.channels[muxes].T
         first = dac80508.BY_NAME["DAC0"].address
-        frames = [
-            dac80508.write_frame(first + int(channel), int(code), crc=self.profile.dac.crc)
-            for channel, code in zip(channels, codes, strict=True)
-        ]
-        return self.spi(1 << chips.astype(np.int64), np.array(frames, np.int64))
+        frames = dac80508.write_frame(first + channels, codes, crc=self.profile.dac.crc)
+        return self.spi(1 << chips.astype(np.int64), frames)
 
     def load(self) -> Words:
         """Let all row channels take their stored codes, at the same time."""
@@ -79,6 +85,12 @@ class Blocks:
         """All channels of all row chips at one code, at once."""
         address = dac80508.BY_NAME["BRDCAST"].address
         return self.spi(self.row_chips, dac80508.write_frame(address, code, crc=self.profile.dac.crc))
+
+    def rows_at(self, codes: NDArray[np.int64]) -> Words:
+        """Bring the row channels to codes, shape (muxes,): by one frame if all are the same."""
+        if (codes == codes[0]).all():
+            return self.all_rows(int(codes[0]))
+        return np.concatenate([self.store_rows(np.arange(len(codes)), codes), self.load()])
 
     # Chains
 
@@ -124,6 +136,7 @@ class Blocks:
         overwrite: NDArray[np.bool_],
         emit: NDArray[np.bool_],
         stores: Sequence[Words] | None = None,
+        settle_s: float | None = None,
     ) -> Words:
         """One phase after the other.
 
@@ -135,7 +148,9 @@ class Blocks:
             overwrite: whether a phase starts new sums, shape (P,).
             emit: whether it gives the sums out, shape (P,).
             stores: DAC frames of each phase, to be loaded with its latch; None where the DACs stay as they are.
+            settle_s: time before the first conversion starts; None: what muxes and amplifiers need.
         """
+        no_dac_s = self.settle_s if settle_s is None else settle_s
         shifts = self.shift_rows(position)
         ready = pack("WAITFOR", engines=int(Engine.CHAIN | Engine.SPI | Engine.INPUTS_FREE))
         head = [ready, pack("LATCH", chains=ROW_LATCH)]
@@ -148,11 +163,11 @@ class Blocks:
             axis=1,
         )
         if stores is None:
-            middle = np.array([*head, select, pack("SETTLE", ticks=ticks_of(self._no_dac))], np.uint64)
+            middle = np.array([*head, select, pack("SETTLE", ticks=ticks_of(no_dac_s))], np.uint64)
             return np.hstack([shifts, np.broadcast_to(middle, (len(shifts), len(middle))), converts]).ravel()
         load = np.array([*head, *self.load(), select, pack("WAITFOR", engines=int(Engine.SPI))], np.uint64)
-        settle = np.array([pack("SETTLE", ticks=ticks_of(self._no_dac + self.profile.dac.settle_s))], np.uint64)
-        keep = np.array([*head, select, pack("SETTLE", ticks=ticks_of(self._no_dac))], np.uint64)
+        settle = np.array([pack("SETTLE", ticks=ticks_of(no_dac_s + self.profile.dac.settle_s))], np.uint64)
+        keep = np.array([*head, select, pack("SETTLE", ticks=ticks_of(no_dac_s))], np.uint64)
         parts: list[Words] = []
         for k, frames in enumerate(stores):
             parts += [shifts[k], frames, *((load, settle) if len(frames) else (keep,)), converts[k]]
@@ -205,7 +220,7 @@ class Blocks:
                 self.wait_for(Engine.CHAIN | Engine.SPI | Engine.ADC),
                 self.drive(SourceLines.TIA, gate=False),
                 self.word("LATCH", chains=ROW_LATCH),
-                *(() if self.profile.mux.inhibit else (self.all_rows(self.idle_code),)),
+                *(() if self.profile.mux.inhibit else (self.rows_at(self.idle_codes),)),
             ]
         )
 

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from firmware_bridge import registers as reg
 from firmware_bridge.bus import RegisterBus
+from firmware_bridge.electrics import half_period_ticks
 from firmware_bridge.instructions import HEARTBEAT_KEY, TICK_S, pack
 from firmware_bridge.profile import BoardProfile
 from firmware_bridge.program_check import BoardState, check_program
 from firmware_bridge.register_table import Register
 from firmware_bridge.registers import FAULT_TEXT, Fault
+from firmware_bridge.row_trim import RowTrim
 from hil.backend import Limits
 from hil.errors import DeviceError, HilError, ProtocolError, TransportError
 
@@ -76,12 +78,14 @@ class Sequencer:
         bus: way to the registers.
         profile: the board that should be there.
         limits: ceilings of the second check, below the session's.
+        trim: errors of the row channels, so that the check sees true voltages; None takes them as without.
     """
 
-    def __init__(self, bus: RegisterBus, profile: BoardProfile, limits: Limits) -> None:
+    def __init__(self, bus: RegisterBus, profile: BoardProfile, limits: Limits, trim: RowTrim | None = None) -> None:
         self._bus = bus
         self._profile = profile
         self._limits = limits
+        self._trim = trim
         #: longest program and longest result; known once connected
         self.program_words = self.stream_words = 0
         #: set by another thread: no program goes on, and none is started
@@ -167,7 +171,7 @@ class Sequencer:
         """
         if self.aborted.is_set():
             raise DeviceError("the board was aborted; nothing was applied", fix="call make_safe, then go on")
-        after = check_program(words, self._profile, self._limits, self.state)
+        after = check_program(words, self._profile, self._limits, self.state, self._trim)
         bus = self._bus
         code = np.ascontiguousarray(words, np.uint64).view(np.uint32)
         bus.write_block(reg.PROGRAM.offset, code)
@@ -219,15 +223,12 @@ class Sequencer:
     def _settings(self) -> dict[Register, int]:
         profile = self._profile
 
-        def half(clock_hz: float) -> int:
-            return max(1, int(np.ceil(0.5 / clock_hz / TICK_S - 1e-6)))
-
         longest_s = min(self._limits.pulse_width_max_s, profile.limits.pulse_width_max_s)
         return {
-            reg.SPI_WRITE_HALF: half(profile.dac.write_clock_hz),
-            reg.SPI_READ_HALF: half(profile.dac.read_clock_hz),
-            reg.SHIFT_HALF: half(profile.chains.clock_hz),
-            reg.ADC_HALF: half(profile.adc.clock_hz),
+            reg.SPI_WRITE_HALF: half_period_ticks(profile.dac.write_clock_hz),
+            reg.SPI_READ_HALF: half_period_ticks(profile.dac.read_clock_hz),
+            reg.SHIFT_HALF: half_period_ticks(profile.chains.clock_hz),
+            reg.ADC_HALF: half_period_ticks(profile.adc.clock_hz),
             reg.SELECT_SETTLE: ticks_of(profile.adc.select_settle_s),
             reg.GATE_MAX: int(longest_s / TICK_S + 1e-6),
             reg.CLIP_LOW: _lowest_good_code(profile) & 0x3FFF,

@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hil.backend import CrossbarBackend
 from hil.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hil.calibration_file import Calibration
 
 
 def _sim(settings: Any, seed: int) -> CrossbarBackend:
     from sim_backend.backend import SimBackend
 
-    return SimBackend(settings.sim, seed=seed)
+    # A calibrated simulator is of the board of its file, whichever that is.
+    return SimBackend(settings.sim, seed=seed, calibration=_calibration(settings))
 
 
 def _emulator(settings: Any, seed: int) -> CrossbarBackend:
     from firmware_bridge.emulator import emulated_backend
 
-    return emulated_backend(settings.board.profile, settings.sim, seed)
+    calibration = _calibration(settings)
+    made = emulated_backend(
+        settings.board.profile,
+        settings.sim,
+        seed,
+        emulator=settings.emulator,
+        calibration=calibration,
+        tolerate_faults=settings.board.tolerate_faults,
+    )
+    return _fitting(made, calibration, settings)
 
 
 def _board(settings: Any, seed: int) -> CrossbarBackend:
     del seed
     from firmware_bridge.board import real_board
 
-    board = settings.board
-    return real_board(
+    board, calibration = settings.board, _calibration(settings)
+    made = real_board(
         board.profile,
         bitfile=board.bitfile,
         base_address=board.base_address,
         dma_name=board.dma,
         download=board.download,
+        calibration=calibration,
+        tolerate_faults=board.tolerate_faults,
+        serial=board.serial,
     )
+    return _fitting(made, calibration, settings)
 
 
 def _null(settings: Any, seed: int) -> CrossbarBackend:
@@ -40,6 +57,20 @@ def _null(settings: Any, seed: int) -> CrossbarBackend:
     from firmware_bridge.null_backend import NullBackend
 
     return NullBackend(seed)
+
+
+def _calibration(settings: Any) -> Calibration | None:
+    from hil.calibration_file import Calibration
+
+    return None if settings.calibration.file is None else Calibration.load(settings.calibration.file)
+
+
+def _fitting(made: CrossbarBackend, calibration: Calibration | None, settings: Any) -> CrossbarBackend:
+    """The backend, once it is known to be the board that the calibration was made of."""
+    if calibration is not None:
+        chosen = settings.calibration
+        calibration.check_fits(made.info, allow=chosen.allow, max_age_days=chosen.max_age_days)
+    return made
 
 
 def _remote(url: str) -> CrossbarBackend:
@@ -69,6 +100,7 @@ def create_backend(name: str, settings: Any, *, seed: int) -> CrossbarBackend:
 
     Raises:
         ConfigError: no such backend, or the packages it needs are not installed.
+        CalibrationError: the calibration file is missing, damaged, of another board or stale.
     """
     if name.partition("://")[0] in SCHEMES and "://" in name:
         return _remote(name)

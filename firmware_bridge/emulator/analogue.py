@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.emulator.array import ColumnCurrents, EmulatedArray
+from firmware_bridge.emulator.pad import PadPoint, PadSource
 from firmware_bridge.instructions import TICK_S, SourceLines
 from firmware_bridge.profile import BoardProfile
 from sim_backend.tia import ColumnTias
@@ -44,6 +45,7 @@ class Inputs:
         word_lines: selected word lines, shape (cols,).
         gate_v: output of the word-line channel.
         gate_on: word lines connected to it.
+        source: instrument at a bit line's pad, against the virtual ground's level; None without one.
     """
 
     position: NDArray[np.intp]
@@ -53,6 +55,7 @@ class Inputs:
     word_lines: NDArray[np.bool_]
     gate_v: float
     gate_on: bool
+    source: PadSource | None = None
 
 
 class AnalogueSide:
@@ -125,8 +128,16 @@ class AnalogueSide:
             dead = since < self._dead_ticks
             if dead.any():
                 output_v[dead] = self._broken.output_v[cols[dead]]
-        noise_v = now.sigma_v[cols]
-        return output_v + noise_v * rng.standard_normal(output_v.shape) if now.noisy else output_v
+        if now.noisy:
+            output_v = output_v + now.sigma_v[cols] * rng.standard_normal(output_v.shape)
+        # The rail comes last: an amplifier that has reached it shows no noise of its input.
+        return self.tias.limited_v(output_v)
+
+    @property
+    def pad(self) -> PadPoint | None:
+        """Where the instrument at a pad is once all has settled; None without one."""
+        inputs = self._now.inputs
+        return None if inputs.source is None else self.at_pad(inputs.source)
 
     @property
     def _broken(self) -> _Settled:
@@ -156,13 +167,37 @@ class AnalogueSide:
             SourceLines.BIAS: inputs.source_line_v,
         }.get(inputs.source_lines, 0.0)
 
+    def driven_rows(self, inputs: Inputs) -> tuple[NDArray[np.intp], Matrix]:
+        """(rows, voltages against board ground) of all rows that a DAC or an instrument drives."""
+        muxes, rows = self.connected(inputs)
+        row_v = inputs.row_v[muxes]
+        if inputs.source is None:
+            return rows, row_v
+        others = rows != inputs.source.row
+        pad_v = self.at_pad(inputs.source, inputs).pad_v + self.profile.tia.v_common_v
+        return np.append(rows[others], inputs.source.row), np.append(row_v[others], pad_v)
+
+    def at_pad(self, source: PadSource, inputs: Inputs | None = None) -> PadPoint:
+        """Where a source at a pad comes to rest, against the level of the virtual grounds.
+
+        Source lines that float, or rows behind them, hold nothing.
+        """
+        inputs = inputs or self._now.inputs
+        level_v = self.source_level_v(inputs)
+        muxes, rows = self.connected(inputs)
+        open_cols = self.open_columns(inputs) & (inputs.source_lines is not SourceLines.FLOAT)
+        reference_v = self.profile.tia.v_common_v - level_v
+        found = self.array.currents_with(source, reference_v, muxes, rows, inputs.row_v[muxes] - level_v, open_cols)
+        assert found.pad is not None
+        return found.pad
+
     def bias_v(self) -> Matrix:
         """Voltage across each cell whose transistor may conduct, row minus source line, else 0; shape (rows, cols)."""
         inputs = self._now.inputs
-        muxes, rows = self.connected(inputs)
+        rows, row_v = self.driven_rows(inputs)
         bias_v = np.zeros(self.array.shape)
         if inputs.source_lines is not SourceLines.FLOAT:
-            bias_v[rows] = (inputs.row_v[muxes] - self.source_level_v(inputs))[:, None] * self.exposed_columns(inputs)
+            bias_v[rows] = (row_v - self.source_level_v(inputs))[:, None] * self.exposed_columns(inputs)
         return bias_v
 
     def peak_bias_v(self) -> float:
@@ -170,14 +205,14 @@ class AnalogueSide:
         inputs = self._now.inputs
         if not self.exposed_columns(inputs).any():
             return 0.0
-        muxes, _ = self.connected(inputs)
-        return float(np.abs(inputs.row_v[muxes] - self.source_level_v(inputs)).max(initial=0.0))
+        _, row_v = self.driven_rows(inputs)
+        return float(np.abs(row_v - self.source_level_v(inputs)).max(initial=0.0))
 
     def pulse(self, width_s: float) -> None:
         """What a gate pulse does to the cells, with the inputs as they are and the word lines on."""
         inputs = replace(self._now.inputs, gate_on=True)
-        muxes, rows = self.connected(inputs)
-        bias_v = inputs.row_v[muxes] - self.source_level_v(inputs)
+        rows, row_v = self.driven_rows(inputs)
+        bias_v = row_v - self.source_level_v(inputs)
         if self.profile.programming.form == "source_line":
             bias_v = -bias_v
         if inputs.source_lines in (SourceLines.BIAS, SourceLines.GROUND):
@@ -185,7 +220,7 @@ class AnalogueSide:
 
 
 class _Settled:
-    """TIA outputs for one set of inputs, computed when first asked for."""
+    """TIA outputs for one set of inputs, as if there were no rails, computed when first asked for."""
 
     def __init__(self, side: AnalogueSide, inputs: Inputs) -> None:
         self._side = side
@@ -195,15 +230,19 @@ class _Settled:
     def _currents(self) -> ColumnCurrents:
         side, inputs = self._side, self.inputs
         muxes, rows = side.connected(inputs)
-        if inputs.source_lines is not SourceLines.TIA:
+        at_tias = inputs.source_lines is SourceLines.TIA
+        if not at_tias:
             muxes, rows = muxes[:0], rows[:0]
         source_v = inputs.row_v[muxes] - side.profile.tia.v_common_v
-        return side.array.currents(muxes, rows, source_v, side.open_columns(inputs))
+        open_cols = side.open_columns(inputs)
+        if inputs.source is not None and at_tias:
+            return side.array.currents_with(inputs.source, 0.0, muxes, rows, source_v, open_cols)
+        return side.array.currents(muxes, rows, source_v, open_cols)
 
     @cached_property
     def output_v(self) -> Matrix:
         found = self._currents
-        return self._side.tias.output_v(found.current_a, np.arange(len(found.current_a)), found.conductance_s)
+        return self._side.tias.unlimited_v(found.current_a, np.arange(len(found.current_a)), found.conductance_s)
 
     @cached_property
     def sigma_v(self) -> Matrix:

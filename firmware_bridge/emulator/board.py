@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,9 @@ from firmware_bridge.emulator.analogue import NEVER, AnalogueSide, Inputs
 from firmware_bridge.emulator.array import EmulatedArray
 from firmware_bridge.emulator.chips.ads8324 import AdcBank
 from firmware_bridge.emulator.chips.cd4051b import MuxBankChips
-from firmware_bridge.emulator.chips.dac80508 import Dac80508Chip
+from firmware_bridge.emulator.chips.dac80508 import CHANNELS, Dac80508Chip
 from firmware_bridge.emulator.chips.sn74hc595 import ShiftRegisterChain
+from firmware_bridge.emulator_settings import EmulatorSettings
 from firmware_bridge.instructions import ROW_CHAIN, WORD_LINE_CHAIN, SourceLines
 from firmware_bridge.profile import BoardProfile
 from hil.errors import ConfigError
@@ -41,6 +42,7 @@ class Faults:
 
     Attributes:
         dead_dacs: chips that do not answer and give 0 V.
+        dead_dac_channels: (chip, channel) of outputs that give 0 V.
         floating_sdo: chips whose SDO line is broken.
         stuck_muxes: position each of these muxes is stuck at (-1: never connects).
         stuck_adcs: level (0 or 1) that each of these DOUT lines is stuck at.
@@ -51,6 +53,7 @@ class Faults:
     """
 
     dead_dacs: set[int] = field(default_factory=set)
+    dead_dac_channels: set[tuple[int, int]] = field(default_factory=set)
     floating_sdo: set[int] = field(default_factory=set)
     stuck_muxes: dict[int, int] = field(default_factory=dict)
     stuck_adcs: dict[int, int] = field(default_factory=dict)
@@ -67,9 +70,12 @@ class EmulatedBoard:
         profile: wiring.
         settings: effects of the hidden chip, as for the simulator; rows and cols must be the profile's.
         seed: draws the hidden chip, the power-up garbage and all noise.
+        emulator: parts that are dead from the start, and where the bench is.
     """
 
-    def __init__(self, profile: BoardProfile, settings: SimSettings, seed: int) -> None:
+    def __init__(
+        self, profile: BoardProfile, settings: SimSettings, seed: int, emulator: EmulatorSettings | None = None
+    ) -> None:
         if (settings.rows, settings.cols, settings.mux.width) != (profile.rows, profile.cols, profile.mux.width):
             raise ConfigError(
                 f"sim.rows x sim.cols with sim.mux.width is {settings.rows} x {settings.cols} with "
@@ -80,10 +86,16 @@ class EmulatedBoard:
         if settings.ideal:
             settings = without_errors(settings)
         settings = _electrics_of(profile, settings)
+        emulator = emulator or EmulatorSettings()
+        _check_parts(profile, emulator)
         self.profile = profile
-        self._seed = seed
-        self.faults = Faults()
+        self.emulator = emulator
+        self.seed = seed
+        self.faults = Faults(
+            dead_dac_channels=set(emulator.dead_dac_channels), clipping_adcs=dict.fromkeys(emulator.clipping_adcs, 1)
+        )
         chip = SimulatedChip.draw(settings, seed)
+        _open_lines(chip, emulator, seed)
         # Streams beyond those of the simulator, so that both draw the same cells, muxes and amplifiers.
         dac, adc, garbage, noise = (
             np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=(2,)).spawn(4)
@@ -140,7 +152,7 @@ class EmulatedBoard:
         if (session := self.array.chip.session) == 0:
             self.noise.bit_generator.state = self._noise_start
         else:
-            again = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(2, session)))
+            again = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(2, session)))
             self.noise.bit_generator.state = again.bit_generator.state
 
     def power_up(self, time_s: float = 0.0) -> None:
@@ -157,21 +169,28 @@ class EmulatedBoard:
         self.powered = False
         for part in (*self.dacs, *self.chains):
             part.power_off()
-        self.analogue.change(NEVER, dead_s=0.0, settle_s=0.0, **vars(self._inputs(SourceLines.GROUND, gate_on=False)))
+        # Instruments have a supply of their own.
+        off = replace(self._inputs(SourceLines.GROUND, gate_on=False), source=self.analogue.inputs.source)
+        self.analogue.change(NEVER, dead_s=0.0, settle_s=0.0, **vars(off))
 
-    def apply_faults(self) -> None:
-        """Hand the faults to the chips."""
+    def apply_faults(self) -> bool:
+        """Hand the faults to the chips; whether that moved the level of a DAC."""
         faults = self.faults
+        before = sum(dac.updates for dac in self.dacs)
         vdd_v = self.profile.dac.vdd_v if faults.dac_vdd_v is None else faults.dac_vdd_v
         for k, dac in enumerate(self.dacs):
             dac.dead = k in faults.dead_dacs
             dac.sdo_floating = k in faults.floating_sdo
+            dead_channels = frozenset(channel for chip, channel in faults.dead_dac_channels if chip == k)
+            if dac.dead_channels != dead_channels:
+                dac.dead_channels = dead_channels
             if dac.vdd_v != vdd_v:
                 dac.vdd_v = vdd_v
         self.muxes.stuck = dict(faults.stuck_muxes)
         self.adcs.stuck_dout = dict(faults.stuck_adcs)
         self.adcs.stuck_code = dict(faults.frozen_adcs)
         self.adcs.clipping = dict(faults.clipping_adcs)
+        return sum(dac.updates for dac in self.dacs) != before
 
     def transfer(self, chips: int, frame: int, n_bits: int, time_s: float) -> int:
         """One frame on the DAC bus; returns the reply of the lowest selected chip."""
@@ -234,3 +253,32 @@ def _electrics_of(profile: BoardProfile, settings: SimSettings) -> SimSettings:
         update={"r_feedback_ohm": profile.tia.r_feedback_ohm, "v_common_v": profile.tia.v_common_v}
     )
     return settings.model_copy(update={"tia": tia})
+
+
+def _open_lines(chip: SimulatedChip, emulator: EmulatorSettings, seed: int) -> None:
+    """Break the shares of the chip's lines that are wanted; the chip is otherwise the same as without."""
+    broken = {}
+    streams = np.random.SeedSequence(seed, spawn_key=(4,)).spawn(2)
+    shares = {"open_rows": emulator.dead_rows, "open_cols": emulator.dead_columns}
+    for (name, share), stream in zip(shares.items(), streams, strict=True):
+        line = getattr(chip.faults, name).copy()
+        # The first of one order: more dead lines include the fewer.
+        line[np.random.default_rng(stream).permutation(len(line))[: round(share * len(line))]] = True
+        broken[name] = line
+    chip.faults = replace(chip.faults, **broken)
+
+
+def _check_parts(profile: BoardProfile, emulator: EmulatorSettings) -> None:
+    """Refuse parts that the board does not have."""
+    for what, key, numbers, count in (
+        ("DAC chip", "dead_dac_channels", [chip for chip, _ in emulator.dead_dac_channels], profile.dac.chips),
+        ("DAC channel", "dead_dac_channels", [channel for _, channel in emulator.dead_dac_channels], CHANNELS),
+        ("ADC lane", "clipping_adcs", emulator.clipping_adcs, profile.adc.count),
+        ("bit line", "smu_row", [emulator.smu_row], profile.rows),
+    ):
+        for number in numbers:
+            if not 0 <= number < count:
+                raise ConfigError(
+                    f"emulator.{key} names {what} {number}, but board profile {profile.name} has {count}",
+                    fix=f"use 0 to {count - 1}",
+                )

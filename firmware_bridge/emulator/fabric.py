@@ -7,6 +7,7 @@ is accounted for: which engine ran, and for how long no ADC converted.
 from __future__ import annotations
 
 import math
+import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from firmware_bridge import registers as reg
 from firmware_bridge.emulator.analogue import NEVER
 from firmware_bridge.emulator.board import EmulatedBoard
+from firmware_bridge.emulator.pad import PadSource
 from firmware_bridge.instructions import (
     HEARTBEAT_KEY,
     INSTRUCTIONS,
@@ -88,10 +90,14 @@ class EmulatedFabric:
 
     Args:
         board: what the pins are wired to.
+
+    Attributes:
+        lock: held while the host is at a register and while time passes; whoever else looks at the board takes it.
     """
 
     def __init__(self, board: EmulatedBoard) -> None:
         self.board = board
+        self.lock = threading.RLock()
         handlers = {
             "HALT": self._halt,
             "WATCHDOG": self._watchdog,
@@ -116,25 +122,27 @@ class EmulatedFabric:
     # Register bus
 
     def read(self, offset: int) -> int:
-        register = self._register(offset, "r")
-        self.board.apply_faults()
-        if register is reg.STATUS and self._busy:
-            self._run(self.now + round(POLL_S / TICK_S))
-            self._check_power()
-        return self._values(register, offset)
+        with self.lock:
+            register = self._register(offset, "r")
+            self._apply_faults()
+            if register is reg.STATUS and self._busy:
+                self._run(self.now + round(POLL_S / TICK_S))
+                self._check_power()
+            return self._values(register, offset)
 
     def write(self, offset: int, value: int) -> None:
-        register = self._register(offset, "w")
-        if not 0 <= value < 1 << 32:
-            raise ProtocolError(f"register value {value} is not a 32-bit number", fix="give 0 to 0xFFFFFFFF")
-        self.board.apply_faults()
-        if register is reg.CONTROL:
-            self._control(reg.CONTROL.unpack(value))
-        elif register is reg.HEARTBEAT:
-            if value == HEARTBEAT_KEY and self._watchdog_ticks:
-                self._deadline = self.now + self._watchdog_ticks
-        else:
-            self._settings[offset] = value
+        with self.lock:
+            register = self._register(offset, "w")
+            if not 0 <= value < 1 << 32:
+                raise ProtocolError(f"register value {value} is not a 32-bit number", fix="give 0 to 0xFFFFFFFF")
+            self._apply_faults()
+            if register is reg.CONTROL:
+                self._control(reg.CONTROL.unpack(value))
+            elif register is reg.HEARTBEAT:
+                if value == HEARTBEAT_KEY and self._watchdog_ticks:
+                    self._deadline = self.now + self._watchdog_ticks
+            else:
+                self._settings[offset] = value
 
     def write_block(self, offset: int, words: NDArray[np.uint32]) -> None:
         self._check_power()
@@ -165,14 +173,30 @@ class EmulatedFabric:
 
     def idle(self, time_s: float) -> None:
         """Let emulated time pass while the host does nothing: at least that long, in whole ticks."""
-        until = self.now + math.ceil(time_s / TICK_S)
-        self._run(until)
-        if self.now < until:
-            try:
-                self._advance(until)
-            except _Stop as stop:
-                self._fail(stop.fault)
-                self.now = until
+        with self.lock:
+            until = self.now + math.ceil(time_s / TICK_S)
+            self._run(until)
+            if self.now < until:
+                try:
+                    self._advance(until)
+                except _Stop as stop:
+                    self._fail(stop.fault)
+                    self.now = until
+
+    # What instruments do to the board
+
+    def connect_source(self, source: PadSource | None) -> None:
+        """Put an instrument at a bit line's pad, or take it off; from now on, as after a settling of its own."""
+        with self.lock:
+            self._catch_up()
+            self.board.analogue.change(self.now, dead_s=0.0, settle_s=0.0, source=source)
+            self.board.note_bias()
+
+    def supply_dacs(self, vdd_v: float | None) -> None:
+        """Feed the DACs from outside; None: from the board's own supply."""
+        with self.lock:
+            self.board.faults.dac_vdd_v = vdd_v
+            self._apply_faults()
 
     def restore_power(self) -> None:
         """The supply comes back after `EmulatedBoard.power_down`; the fabric starts anew."""
@@ -274,6 +298,11 @@ class EmulatedFabric:
             self._clear()
         if wanted["start"] and not self._busy and self._fault is Fault.NONE:
             self._start()
+
+    def _apply_faults(self) -> None:
+        """Hand the faults to the chips, which may move levels at once."""
+        if self.board.apply_faults():
+            self._levels_changed()
 
     def _start(self) -> None:
         n = self._settings[reg.PROGRAM_LENGTH.offset]

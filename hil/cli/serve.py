@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hil.backend import CrossbarBackend
 from hil.cli.errors import reports_errors
 from hil.cli.options import ConfigOption, SetOption, parse_seed
 from hil.errors import ConfigError
+
+if TYPE_CHECKING:
+    from firmware_bridge.emulator.twin import BenchTwin
 
 DEFAULT_URL = "tcp://127.0.0.1:7341"
 
@@ -44,6 +49,17 @@ def serve(
         Path | None,
         typer.Option("--state", help="Folder of the journal of pulses; else this account's.", metavar="DIR"),
     ] = None,
+    twin: Annotated[
+        int | None,
+        typer.Option(
+            "--twin",
+            help="Also serve bench instruments at an emulated board: SMU at this TCP port of this machine, "
+            "multimeter and power supply at the next two. Port 0 takes free ones.",
+            metavar="PORT",
+            min=0,
+            max=65533,
+        ),
+    ] = None,
 ) -> None:
     """Serve a backend to one writer and many readers, until Ctrl-C or SIGTERM.
 
@@ -68,19 +84,34 @@ def serve(
     made = create_backend(backend, settings, seed=seed)
     limits = settings.limits.over(made.info.limits)
     folder = state or user_state_path("crossbar-hil")
-    journal = Journal(folder / "pulses.sqlite")
+    with ExitStack() as bench:
+        resources = {} if twin is None else bench.enter_context(_bench(made, twin)).resources
+        journal = Journal(folder / "pulses.sqlite")
+        try:
+            daemon = Daemon(made, journal, limits=limits, lease_s=lease_s, folder=folder)
+            links = open_listeners(listen or [DEFAULT_URL], keys)
+        except BaseException:
+            journal.close()
+            raise
+
+        def ready() -> None:
+            for link in links:
+                typer.echo(f"serving {made.info.name} at {link.url} ({link.access})")
+            for role, resource in resources.items():
+                typer.echo(f"serving {role} of the bench twin at {resource}")
+
+        daemon.serve(links, ready)
+
+
+def _bench(backend: CrossbarBackend, first_port: int) -> BenchTwin:
+    """Instruments at the emulated board that is served."""
     try:
-        daemon = Daemon(made, journal, limits=limits, lease_s=lease_s, folder=folder)
-        links = open_listeners(listen or [DEFAULT_URL], keys)
-    except BaseException:
-        journal.close()
-        raise
-
-    def ready() -> None:
-        for link in links:
-            typer.echo(f"serving {made.info.name} at {link.url} ({link.access})")
-
-    daemon.serve(links, ready)
+        from firmware_bridge.emulator.twin import twin_for
+    except ImportError as error:
+        raise ConfigError(
+            f"--twin needs a package that is not installed: {error.name}", fix='run: pip install "crossbar-hil[sim]"'
+        ) from None
+    return twin_for(backend, first_port=first_port)
 
 
 def _tell_who_comes() -> None:

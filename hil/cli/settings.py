@@ -7,7 +7,9 @@ from pathlib import Path
 
 from experiments.array.settings import ArraySettings
 from experiments.lsm.supervised import SupervisedSettings
+from firmware_bridge.emulator_settings import EmulatorSettings
 from hil.backend import Limits
+from hil.calibration_settings import CalibrationSettings
 from hil.config import Settings, load, setting
 from sim_backend.settings import SimSettings
 
@@ -28,23 +30,32 @@ class LimitSettings(Settings):
 
 
 class BoardSettings(Settings):
-    """The board, real or emulated; all but `profile` is for a real one, on its own ZYNQ."""
+    """The board, real or emulated; all but `profile` and `tolerate_faults` is for a real one, on its own ZYNQ."""
 
     profile: str = setting("paper-guess", "board profile: a shipped name, or the path of a TOML file", source="ours")
+    serial: str | None = setting(
+        None, "serial number of a board that does not tell its own; binds calibrations to it", source="board"
+    )
     bitfile: Path | None = setting(None, "bitstream of the fabric, with its .hwh beside it", source="board")
     base_address: int = setting(0x43C00000, "address of the sequencer's registers", source="Vivado's first slave", ge=0)
     dma: str = setting("axi_dma_0", "DMA that brings the results, as the overlay names it", source="Vivado's default")
     download: bool = setting(True, "load the bitstream, instead of using the one that is loaded", source="ours")
+    tolerate_faults: bool = setting(
+        False, "go on with the rest of the array when a converter, DAC channel or mux is dead", source="ours"
+    )
 
 
 class RootSettings(SupervisedSettings):
     """Sections: `data`, `lsm`, `readout` of the LSM experiment; `array` of the array procedures; `limits` of the
-    session; `board` of a real or emulated board; `sim` of the simulator and of an emulated board's hidden chip."""
+    session; `board` of a real or emulated board; `emulator` of an emulated one alone; `sim` of the simulator and of an
+    emulated board's hidden chip; `calibration` of what is applied to any of them."""
 
     array: ArraySettings = ArraySettings()
     limits: LimitSettings = LimitSettings()
     board: BoardSettings = BoardSettings()
+    emulator: EmulatorSettings = EmulatorSettings()
     sim: SimSettings = SimSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
 
 
 def load_settings(file: Path | None, overrides: Sequence[str] | None) -> RootSettings:

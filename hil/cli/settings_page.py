@@ -49,11 +49,20 @@ _SECTIONS = {
         "All other keys are for `--backend board` on its own ZYNQ ([serve a board](../how-to/serve-a-board.md));\n"
         "1136656384 is 0x43C00000, and may be written so.",
     ),
+    "emulator": (
+        "Emulated board alone",
+        "Dead parts and the pad of the [bench twin](../how-to/use-the-bench-twin.md).",
+    ),
     "sim": (
         "Simulator",
         "See [simulator](../explanation/simulator.md). Each `enabled` switches one effect. They also draw the hidden\n"
         "chip of `--backend emulator`, with size, mux width, amplifier and converter levels\n"
         "[from the profile](../explanation/board.md#what-the-emulator-models).",
+    ),
+    "calibration": (
+        "Calibration",
+        "Which file is applied, and which misfits are accepted by name: see\n"
+        "[calibrate a board](../how-to/calibrate-a-board.md). `--calibration FILE` sets `calibration.file`.",
     ),
 }
 

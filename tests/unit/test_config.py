@@ -131,7 +131,8 @@ class TestRootSettings:
     def test_rows_name_every_key_once(self) -> None:
         keys = [row.key for row in rows(RootSettings())]
         assert len(set(keys)) == len(keys)
-        assert {key.split(".")[0] for key in keys} == {"data", "lsm", "readout", "array", "limits", "board", "sim"}
+        sections = {"data", "lsm", "readout", "array", "limits", "board", "emulator", "sim", "calibration"}
+        assert {key.split(".")[0] for key in keys} == sections
         assert next(rows(load(RootSettings, overrides=["data.seed=7", "sim.rows=300"]))).key == "data.dataset"
 
     def test_no_number_takes_infinity(self) -> None:

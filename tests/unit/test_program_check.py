@@ -17,6 +17,7 @@ from drivers.dac80508 import gain_register_value, ldac_frame, read_frame, soft_r
 from firmware_bridge.instructions import PROGRAM_WORDS_MAX, SUM_CONVERSIONS_MAX, TICK_S, Engine, SourceLines, pack
 from firmware_bridge.profile import BoardProfile, load_profile, profile_from
 from firmware_bridge.program_check import BoardState, check_program
+from firmware_bridge.row_trim import RowTrim
 from hil.backend import Limits
 from hil.errors import HilError, LimitError, ProtocolError
 
@@ -118,10 +119,22 @@ class Bench:
     def convert(self, **fields: int) -> int:
         return pack("CONVERT", **{"first": 0, "count": 1, "repeat": 1, "lanes": 1, "overwrite": 1, "emit": 1, **fields})
 
-    def check(self, *words: Any, state: BoardState | None = None, limits: Limits | None = None) -> BoardState:
+    def check(
+        self,
+        *words: Any,
+        state: BoardState | None = None,
+        limits: Limits | None = None,
+        trim: RowTrim | None = None,
+    ) -> BoardState:
         """Check words and HALT, from the state `ready` if nothing else is said."""
         before = self.ready() if state is None else state
-        return check_program(np.array([*flat(words), HALT], np.uint64), self.profile, limits or self.limits, before)
+        program = np.array([*flat(words), HALT], np.uint64)
+        return check_program(program, self.profile, limits or self.limits, before, trim)
+
+    def trim(self, gain_error: float, offset_v: float) -> RowTrim:
+        """All row channels with the same errors."""
+        n, dac = self.profile.mux.count, self.profile.dac
+        return RowTrim(dac.output_range, self.profile.tia.v_common_v, np.full(n, gain_error), np.full(n, offset_v))
 
     def configured(self) -> BoardState:
         """DACs reset and configured, chains still garbage."""
@@ -430,6 +443,71 @@ def test_one_lsb_above_a_limit_is_granted_and_two_are_not(bench: Bench, sign: in
         bench.check(pulse, rows(1.6, 1.3, 2), bench.wait_for_spi(), bench.gate(), limits=limits)
 
 
+#: true levels that a channel gives for a code, with errors as large as a trim may undo
+ERRORS = pytest.mark.parametrize(("gain_error", "offset_v"), [(0.0, 6e-3), (0.0, -6e-3), (2e-3, 2e-3), (-2e-3, 0.0)])
+
+
+@ERRORS
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_limits_hold_for_what_trimmed_rows_get(bench: Bench, sign: int, gain_error: float, offset_v: float) -> None:
+    """One LSB above is granted, two are not, counted in the true levels of the channel."""
+
+    def rows(limit_v: float, steps: int) -> int:
+        # true = 1.6 + offset + (code * lsb - 1.6) * (1 + gain error)
+        exact = (1.6 + (sign * limit_v - offset_v) / (1.0 + gain_error)) / bench.lsb_v
+        nearest_inside = math.floor(exact) if sign > 0 else math.ceil(exact)
+        return bench.write(bench.row_chips, BRDCAST, nearest_inside + sign * steps)
+
+    trim = bench.trim(gain_error, offset_v)
+    limits = limits_of(bench.profile, v_read_max_v=0.3, v_pulse_max_v=1.3)
+    bench.check(bench.reading(), rows(0.3, 1), limits=limits, trim=trim)
+    with pytest.raises(LimitError, match=r"at [+-]0\.3\d* V against"):
+        bench.check(bench.reading(), rows(0.3, 2), limits=limits, trim=trim)
+    pulse = bench.pulsing(SourceLines.TIA)
+    bench.check(pulse, rows(1.3, 1), bench.wait_for_spi(), bench.gate(), limits=limits, trim=trim)
+    with pytest.raises(LimitError, match=r"at [+-]1\.3\d* V against"):
+        bench.check(pulse, rows(1.3, 2), bench.wait_for_spi(), bench.gate(), limits=limits, trim=trim)
+
+
+def test_a_trimmed_code_may_be_beyond_the_code_of_the_limit(bench: Bench) -> None:
+    limits = limits_of(bench.profile, v_read_max_v=0.3)
+    words = [bench.reading(), bench.all_rows(1.905)]
+    with pytest.raises(LimitError, match=r"1\.905 V\) is at \+0\.305 V"):
+        bench.check(words, limits=limits)
+    bench.check(words, limits=limits, trim=bench.trim(0.0, -6e-3))
+    nominal = [bench.reading(), bench.all_rows(1.9)]
+    bench.check(nominal, limits=limits)
+    with pytest.raises(LimitError, match=r"1\.906 V\) is at \+0\.306 V"):
+        bench.check(nominal, limits=limits, trim=bench.trim(0.0, 6e-3))
+
+
+def test_channels_have_their_own_windows(bench: Bench) -> None:
+    trim = bench.trim(0.0, 0.0)
+    offset_v = trim.offset_v.copy()
+    offset_v[1] = 6e-3
+    trim = RowTrim(trim.range, trim.idle_v, trim.gain_error, offset_v)
+    width = bench.profile.mux.width
+    with pytest.raises(LimitError, match=f"row {width + 1} .*channel 1, 1.906 V"):
+        bench.check(bench.reading(), bench.all_rows(1.9), limits=limits_of(bench.profile, v_read_max_v=0.3), trim=trim)
+
+
+def test_floating_source_lines_follow_the_true_levels(bench: Bench) -> None:
+    limits = limits_of(bench.profile, v_pulse_max_v=1.0)
+    offset_v = np.zeros(bench.profile.mux.count)
+    offset_v[1] = -6e-3
+    n = bench.profile.mux.count
+    trim = RowTrim(bench.profile.dac.output_range, bench.profile.tia.v_common_v, np.zeros(n), offset_v)
+    words = [
+        bench.pulsing(SourceLines.FLOAT, rows_v=3.0),
+        bench.channel((bench.profile.dac.row_chips[0], 1), 2.0),
+        bench.wait_for_spi(),
+        bench.gate(),
+    ]
+    bench.check(words, limits=limits)
+    with pytest.raises(LimitError, match=r"\+1.006 V against the source lines \(FLOAT, 1.994 V\)"):
+        bench.check(words, limits=limits, trim=trim)
+
+
 def test_a_pulse_with_no_word_line_selected_biases_nothing(bench: Bench) -> None:
     limits = limits_of(bench.profile, v_pulse_max_v=1.0)
     words = [bench.pulsing(SourceLines.GROUND, rows_v=1.1), bench.word_lines([]), bench.gate()]
@@ -586,8 +664,8 @@ READ_V, PULSE_V, GATE_V = 0.3, 1.4, 2.5
 class BruteForceBoard:
     """Every cell of a board, after every step. Frames act at once, or as late as they can."""
 
-    def __init__(self, bench: Bench, late: bool) -> None:
-        self.bench, self.late = bench, late
+    def __init__(self, bench: Bench, late: bool, trim: RowTrim) -> None:
+        self.bench, self.late, self.trim = bench, late, trim
         profile = bench.profile
         shape = (profile.dac.chips, 8)
         self.outputs = np.full(shape, np.nan)
@@ -652,7 +730,9 @@ class BruteForceBoard:
         for row in range(profile.rows):
             mux = row // profile.mux.width
             if self.positions[mux] == row % profile.mux.width:
-                connected[row], row_v[row] = True, level_v[0, mux]
+                ideal_v, gain = level_v[0, mux] - profile.tia.v_common_v, 1.0 + self.trim.gain_error[mux]
+                connected[row] = True
+                row_v[row] = profile.tia.v_common_v + self.trim.offset_v[mux] + ideal_v * gain
         source_v = {SourceLines.GROUND: 0.0, SourceLines.TIA: profile.tia.v_common_v, SourceLines.BIAS: level_v[1, 1]}
         if source_lines is SourceLines.FLOAT:
             # A floating line may be anywhere between the rows: the worst it can do to a cell is their span.
@@ -750,16 +830,22 @@ def histories(draw: st.DrawFn) -> tuple[Bench, list[tuple[Any, ...]]]:
     return bench, [*start, *(step for group in draw(st.lists(steps, min_size=3, max_size=8)) for step in group)]
 
 
-@given(histories())
+TRIMS = st.tuples(st.sampled_from([0.0, -2e-3, 1e-3]), st.sampled_from([0.0, -5e-3, 4e-3]))
+
+
+@given(histories(), TRIMS)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_what_passes_never_puts_a_cell_above_its_limits(history: tuple[Bench, list[tuple[Any, ...]]]) -> None:
+def test_what_passes_never_puts_a_cell_above_its_limits(
+    history: tuple[Bench, list[tuple[Any, ...]]], errors: tuple[float, float]
+) -> None:
     bench, steps = history
+    trim = bench.trim(*errors)
     limits = limits_of(bench.profile, v_read_max_v=READ_V, v_pulse_max_v=PULSE_V, v_gate_max_v=GATE_V)
-    boards = [BruteForceBoard(bench, late) for late in (False, True)]
+    boards = [BruteForceBoard(bench, late, trim) for late in (False, True)]
     bad = [any([board.step(*step) for step in steps]) for board in boards]
     words = [encode(bench, *step) for step in steps]
     try:
-        state = bench.check(bench.arm(), words, limits=limits)
+        state = bench.check(bench.arm(), words, limits=limits, trim=trim)
     except LimitError:
         assert bad[0], "refused although no cell is above its limits"
         return

@@ -105,6 +105,7 @@ class Dac80508Chip:
         self._gain: list[float] = (1.0 + np.broadcast_to(np.asarray(gain_error, float), CHANNELS)).tolist()
         self._offset_v: list[float] = np.broadcast_to(np.asarray(offset_v, float), CHANNELS).tolist()
         self._dead = False
+        self._dead_channels: frozenset[int] = frozenset()
         self._powered = False
         self.sdo_floating = False
         self.crc_errors = 0
@@ -138,6 +139,16 @@ class Dac80508Chip:
     @dead.setter
     def dead(self, value: bool) -> None:
         self._dead = value
+        self._settle()
+
+    @property
+    def dead_channels(self) -> frozenset[int]:
+        """Fault: outputs that are at 0 V; the registers behind them work."""
+        return self._dead_channels
+
+    @dead_channels.setter
+    def dead_channels(self, value: frozenset[int]) -> None:
+        self._dead_channels = value
         self._settle()
 
     def power_on(self, time_s: float = 0.0) -> None:
@@ -326,7 +337,7 @@ class Dac80508Chip:
             gain = self._registers[_GAIN]
             off = self._registers[_CONFIG]
             for channel, code in enumerate(self._active):
-                if off >> channel & 1:
+                if off >> channel & 1 or channel in self._dead_channels:
                     continue
                 ideal_v = code * lsb_v * (1 + (gain >> channel & 1))
                 level_v = ideal_v * self._gain[channel] + self._offset_v[channel]
