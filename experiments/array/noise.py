@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.array import telegraph
+from calibration import telegraph
 from experiments.array.bench import Bench, steps
 from experiments.array.outcome import Outcome
 from experiments.array.plan import Plan

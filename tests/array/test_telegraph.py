@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from traces import flicker, telegraph
 
-from experiments.array.telegraph import detect
+from calibration.telegraph import detect
 
 N, DT_S = 2000, 1e-3
 
