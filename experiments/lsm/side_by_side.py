@@ -7,7 +7,6 @@ chip nor simulator.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +16,9 @@ from numpy.typing import NDArray
 
 from experiments.datasets import SpikeDataset
 from experiments.lsm import figures
+from experiments.lsm.paired import INTERVAL_METHOD, difference_interval
 from experiments.lsm.protocols import Chosen, LabelledFeatures, choose_by_validation
+from experiments.lsm.repeats import CORRECTED_CORRELATION_MIN, CountAgreement, RepeatedAccuracy
 from experiments.lsm.supervised import SupervisedSettings, counts_table, encode_into
 from experiments.lsm.tile_record import fault_summary, tile_results
 from hil.backend import CrossbarBackend
@@ -30,9 +31,6 @@ from hil.progress import Progress, no_progress
 from hil.runfile import RunFile, TableSpec
 
 Counts = NDArray[np.uint16]
-
-#: how the interval of the accuracy difference is made
-INTERVAL_METHOD = "95 %, Newcombe 1998, paired, method 10"
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,8 @@ class Outcome:
     """What a comparison found.
 
     `right` and `right_against` say of each sample whether its class was right; `faults` is as `fault_summary` says.
+    These, `agreement` and the figure are of the first repeat. What all repeats say is in `repeated` and `accuracies`;
+    both are None where there was one.
     """
 
     chosen: Chosen
@@ -83,10 +83,12 @@ class Outcome:
     telemetry_against: dict[str, float]
     faults: dict[str, Any] | None
     figures: dict[str, bytes]
+    repeated: CountAgreement | None = None
+    accuracies: RepeatedAccuracy | None = None
 
 
 def tables(n_neurons: int) -> list[TableSpec]:
-    """Tables of the run file; `sample` counts within the split of the data set."""
+    """Tables of the run file; `sample` counts within the split of the data set. Repeats follow one another."""
     return [
         counts_table("counts_train", n_neurons, "training samples, by the reference"),
         counts_table("counts_test", n_neurons, "drawn test samples, by the backend"),
@@ -121,29 +123,6 @@ def correlations(one: Counts, other: Counts) -> NDArray[np.float64]:
     return np.asarray((a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0)), np.float64)
 
 
-def difference_interval(right: NDArray[np.bool_], right_against: NDArray[np.bool_]) -> tuple[float, float]:
-    """95 % interval of the difference of two accuracies on the same samples.
-
-    R. G. Newcombe, Statistics in Medicine 17, 2635-2650 (1998), method 10: the Wilson intervals of both, combined with
-    the correlation phi of the pairs. It keeps a width where no sample tells the two apart, which a bootstrap does not.
-    """
-    n = len(right)
-    n_right, n_against = int(right.sum()), int(right_against.sum())
-    p, q = n_right / n, n_against / n
-    (p_low, p_high), (q_low, q_high) = wilson_interval(n_right, n), wilson_interval(n_against, n)
-    both, neither = int((right & right_against).sum()), int((~right & ~right_against).sum())
-    covariance = both * neither - (n_right - both) * (n_against - both)
-    if covariance > 0:  # continuity correction
-        covariance = max(covariance - n / 2, 0.0)
-    spread = n_right * (n - n_right) * n_against * (n - n_against)
-    phi = covariance / math.sqrt(spread) if spread else 0.0
-
-    def reach(one: float, other: float) -> float:
-        return math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
-
-    return p - q - reach(p - p_low, q_high - q), p - q + reach(p_high - p, q - q_low)
-
-
 def run(
     backend: CrossbarBackend,
     reference: CrossbarBackend,
@@ -153,6 +132,7 @@ def run(
     *,
     n_samples: int,
     seed: int,
+    repeats: int = 1,
     fault_map: FaultMap | None = None,
     progress: Progress = no_progress,
 ) -> Outcome:
@@ -165,12 +145,15 @@ def run(
         run_file: made with `tables`; completed here.
         n_samples: test samples to draw.
         seed: draws them; also of the validation split and the read-out.
+        repeats: how often each backend encodes them; from 2 on, what noise alone does is known too.
         fault_map: of the array of the backend. Both put the network on the same cells, neuron by neuron.
         progress: told on the way.
 
     Raises:
-        ConfigError: more samples than there are, or too few training samples.
+        ConfigError: more samples than there are, too few training samples, or no repeat.
     """
+    if repeats < 1:
+        raise ConfigError(f"--repeats {repeats} is below 1", fix="encode every recording once at least")
     index = draw_samples(len(dataset.test), n_samples, seed)
     samples = dataset.test.taken(index)
     encoder = LsmEncoder(backend, settings.lsm, dataset.n_inputs, fault_map)
@@ -178,35 +161,47 @@ def run(
     def encoder_of_reference() -> LsmEncoder:
         return LsmEncoder(reference, settings.lsm, dataset.n_inputs, fault_map)
 
-    _rehearse(reference, encoder_of_reference, samples.words, progress)
+    _rehearse(reference, encoder_of_reference, samples.words, repeats, progress)
     encoder_against = encoder_of_reference()
     trained_on = encode_into(
         run_file, "counts_train", encoder_against, dataset.train, progress, what="encode train samples"
     )
     training = LabelledFeatures(features_of(trained_on, dataset.n_steps), dataset.train.labels)
     chosen = choose_by_validation(training, dataset.n_classes, settings.readout, seed, progress)
-    against = encode_into(
-        run_file, "counts_against", encoder_against, samples, progress, what="encode, reference", index=index
+    by_reference, by_backend = (
+        np.stack(
+            [
+                encode_into(run_file, table, encodes, samples, progress, what=f"encode, {who}", index=index)
+                for _ in range(repeats)
+            ]
+        )
+        for table, encodes, who in (
+            ("counts_against", encoder_against, "reference"),
+            ("counts_test", encoder, "backend"),
+        )
     )
-    counts = encode_into(run_file, "counts_test", encoder, samples, progress, what="encode, backend", index=index)
     predicted, predicted_against = (
-        chosen.readout.predict(features_of(found, dataset.n_steps)) for found in (counts, against)
+        np.stack([chosen.readout.predict(features_of(counts, dataset.n_steps)) for counts in found])
+        for found in (by_backend, by_reference)
     )
-    agreement = Agreement.of(counts, against)
+    right, right_against = predicted == samples.labels, predicted_against == samples.labels
+    agreement = Agreement.of(by_backend[0], by_reference[0])
     outcome = Outcome(
         chosen=chosen,
         agreement=agreement,
-        right=predicted == samples.labels,
-        right_against=predicted_against == samples.labels,
+        right=right[0],
+        right_against=right_against[0],
         telemetry=dict(backend.telemetry().values),
         telemetry_against=dict(reference.telemetry().values),
         faults=fault_summary(encoder),
-        figures={"side_by_side": _figure(counts, against, agreement, backend, reference)},
+        figures={"side_by_side": _figure(by_backend[0], by_reference[0], agreement, backend, reference)},
+        repeated=CountAgreement.of(by_backend, by_reference, seed) if repeats > 1 else None,
+        accuracies=RepeatedAccuracy(right, right_against) if repeats > 1 else None,
     )
     results = {
         "summary": summary(outcome, dataset),
-        "predicted": predicted,
-        "predicted_against": predicted_against,
+        "predicted": predicted[0] if repeats == 1 else predicted,
+        "predicted_against": predicted_against[0] if repeats == 1 else predicted_against,
         **tile_results(encoder),
         **outcome.figures,
     }
@@ -235,6 +230,20 @@ def summary(outcome: Outcome, dataset: SpikeDataset) -> dict[str, Any]:
         "telemetry": outcome.telemetry,
         "telemetry_against": outcome.telemetry_against,
         "faults": outcome.faults,
+        **_repeats_summary(outcome),
+    }
+
+
+def _repeats_summary(outcome: Outcome) -> dict[str, Any]:
+    """What all repeats say; nothing where there was one."""
+    if outcome.repeated is None or outcome.accuracies is None:
+        return {}
+    return {
+        "n_repeats": len(outcome.accuracies.right),
+        **asdict(outcome.repeated),
+        "corrected_correlation_min": CORRECTED_CORRELATION_MIN,
+        "counts_agree": outcome.repeated.agrees,
+        **outcome.accuracies.described(),
     }
 
 
@@ -242,6 +251,7 @@ def _rehearse(
     reference: CrossbarBackend,
     make_encoder: Callable[[], LsmEncoder],
     words: NDArray[np.uint64],
+    repeats: int,
     progress: Progress,
 ) -> None:
     """Have the reference do what the other backend will do, and forget it, so that their noise is independent.
@@ -250,7 +260,9 @@ def _rehearse(
     is ahead in every stream by all that the other will use. Zero bias in between, since a board measures its zero codes
     when it is brought up again.
     """
-    make_encoder().encode(words, progress, what="rehearse, reference")
+    encoder = make_encoder()
+    for _ in range(repeats):
+        encoder.encode(words, progress, what="rehearse, reference")
     reference.make_safe()
 
 
