@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hil import logs
-from hil.cli import array, backend, bench, config, doctor, keys, lsm, runs, serve, watch
+from hil.cli import array, backend, bench, calibrate, config, doctor, keys, lsm, runs, serve, watch
 from hil.cli.errors import reports_errors
 from hil.provenance import DISTRIBUTION, installed
 from hil.session import Terminated
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(lsm.app, name="lsm")
 app.add_typer(array.app, name="array")
+app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(runs.app, name="runs")
 app.add_typer(backend.app, name="backend")
 app.add_typer(bench.app, name="bench")

@@ -19,7 +19,15 @@ import typer
 
 from hil.cli import fit
 from hil.cli.errors import reports_errors
-from hil.cli.options import ConfigOption, JsonOption, OutOption, SetOption, parse_seed
+from hil.cli.options import (
+    CalibrationOption,
+    ConfigOption,
+    JsonOption,
+    OutOption,
+    SetOption,
+    parse_seed,
+    with_calibration,
+)
 from hil.cli.terminal import print_json, print_table, progress_bars
 from hil.config import Settings, rows
 from hil.errors import ConfigError
@@ -60,7 +68,7 @@ ArraySeedOption = Annotated[
 ]
 
 #: sections of the configuration that a run on an array depends on
-_SECTIONS = ("array", "board", "sim")
+_SECTIONS = ("array", "board", "sim", "emulator", "calibration")
 
 
 @dataclass(frozen=True)
@@ -180,13 +188,15 @@ def _add(verb: Verb) -> None:
         dry_run: DryRunOption = False,
         yes: YesOption = False,
         backend: ArrayBackendOption = None,
+        calibration: CalibrationOption = None,
         config: ConfigOption = None,
         overrides: SetOption = None,
         seed: ArraySeedOption = None,
         out: OutOption = Path("runs"),
         as_json: JsonOption = False,
     ) -> None:
-        asked = _Asked(verb.name, region, mask, target, resume, backend, config, overrides or [], seed, out)
+        texts = with_calibration(overrides, calibration)
+        asked = _Asked(verb.name, region, mask, target, resume, backend, config, texts, seed, out)
         _drive(asked, dry_run=dry_run, yes=yes, as_json=as_json)
 
     command.__doc__ = verb.help
@@ -316,7 +326,7 @@ def _prepare_resumed(asked: _Asked, path: Path) -> _Prepared:
             **dict(_given(given)),
         }
         for key, value in now.items():
-            if isinstance(value, Path) and key == "sim.chip":
+            if isinstance(value, Path) and key in ("sim.chip", "calibration.file"):
                 value = value.resolve()
             if value is not None and value != then[key]:
                 raise ConfigError(
@@ -338,7 +348,7 @@ def _settings_of(reader: Any) -> Any:
 
     config = reader.config
     try:
-        return RootSettings.model_validate({name: config[name] for name in (*_SECTIONS, "limits")})
+        return RootSettings.model_validate({name: config[name] for name in (*_SECTIONS, "limits") if name in config})
     except (KeyError, ValueError) as error:
         raise ConfigError(
             f"{reader.path} cannot go on: its settings are not those of this version of the program",
@@ -357,7 +367,14 @@ def _given(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _keep_cells(settings: Any, name: str, seed: int, out: Path) -> Any:
-    """A simulated chip starts unformed and is kept in a file, unless the user said otherwise; a board knows neither."""
+    """A simulated chip starts unformed and is kept in a file, unless the user said otherwise; a board knows neither.
+
+    A chip that was calibrated is what the calibration says: neither unformed nor that of another file.
+    """
+    if settings.calibration.file is not None:
+        # A resumed run may have another working folder.
+        file = settings.calibration.file.resolve()
+        return settings.model_copy(update={"calibration": settings.calibration.model_copy(update={"file": file})})
     sim = settings.sim
     changed: dict[str, Any] = {}
     if "chip" not in sim.model_fields_set:

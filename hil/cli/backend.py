@@ -10,8 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from hil.backend import Check
+from hil.cli.calibration_note import calibration_note
 from hil.cli.errors import reports_errors
-from hil.cli.options import BackendOption, ConfigOption, JsonOption, SeedOption, SetOption
+from hil.cli.options import (
+    BackendOption,
+    CalibrationOption,
+    ChipSeedOption,
+    ConfigOption,
+    JsonOption,
+    SeedOption,
+    SetOption,
+    with_calibration,
+)
 from hil.cli.terminal import print_json, print_table
 from hil.errors import HilError, LeaseError
 from hil.session import open_session, tighten
@@ -21,6 +31,8 @@ app = typer.Typer(help="Backends: what answers a VMM.", no_args_is_help=True, ri
 VERDICTS: Mapping[bool | None, str] = {True: "ok", False: "FAILED", None: "not tested"}
 #: keys of the identity that describe the board profile
 _PROFILE_KEYS = {"profile": "name", "profile_hash": "hash", "guesses": "guesses"}
+#: keys of the identity that have a row of their own
+_SHOWN_APART = {*_PROFILE_KEYS, "calibration"}
 _UNITS = {"v": "V", "s": "s"}
 
 
@@ -36,6 +48,8 @@ def backend_commands() -> None:
 @reports_errors
 def info(
     backend: BackendOption = "sim",
+    calibration: CalibrationOption = None,
+    chip_seed: ChipSeedOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: SeedOption = 0,
@@ -51,8 +65,8 @@ def info(
     from hil.cli.settings import load_settings
     from hil.factory import create_backend
 
-    settings = load_settings(config, overrides)
-    made = create_backend(backend, settings, seed=seed)
+    settings = load_settings(config, with_calibration(overrides, calibration))
+    made = create_backend(backend, settings, seed=seed if chip_seed is None else chip_seed)
     found = made.info
     limits = tighten(found.limits, settings.limits.over(found.limits))
     error: HilError | None = None
@@ -69,6 +83,7 @@ def info(
         "name": found.name,
         "shape": list(found.shape),
         "calibration_id": found.calibration_id,
+        "calibration_text": calibration_note(found),
         "identity": identity,
         "profile": {name: identity.get(key) for key, name in _PROFILE_KEYS.items()} if "profile" in identity else None,
         "limits": asdict(limits),
@@ -93,9 +108,9 @@ def _print(result: Mapping[str, Any], checks: Sequence[Check] | None) -> None:
         board.append(("", f"{profile['guesses']} of its entries are guesses"))
     rows = [
         ("shape", f"{result['shape'][0]} rows x {result['shape'][1]} columns"),
-        ("calibration", result["calibration_id"] or "none: nominal constants"),
+        ("calibration", result["calibration_text"]),
         *board,
-        *((f"identity: {k}", str(v)) for k, v in result["identity"].items() if k not in _PROFILE_KEYS),
+        *((f"identity: {k}", str(v)) for k, v in result["identity"].items() if k not in _SHOWN_APART),
         *((f"limit: {k}", _with_unit(k, v)) for k, v in result["limits"].items()),
         ("pulses", ", ".join(result["pulse_kinds"]) or "none"),
         ("analogue rows", "yes" if result["analogue_rows"] else "no"),

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hil.backend import CrossbarBackend, Limits
+from hil.cli.calibration_note import calibration_note, placement_map
 from hil.cli.errors import reports_errors
 from hil.cli.extras import require_sim
-from hil.cli.options import BackendOption, ConfigOption, JsonOption, OutOption, SeedOption, SetOption
+from hil.cli.lsm_run import check_same_shape, few_threads, load_dataset, make_array, start_run
+from hil.cli.options import (
+    BackendOption,
+    CalibrationOption,
+    ChipSeedOption,
+    ConfigOption,
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    with_calibration,
+)
 from hil.cli.terminal import print_json, print_table, progress_bars
-from hil.errors import CapabilityError, ConfigError, LimitError, RunFileError
-from hil.progress import Progress
+from hil.errors import ConfigError, RunFileError
 
 if TYPE_CHECKING:
     from hil.fault_map import FaultMap
 
 app = typer.Typer(help="Liquid-state-machine experiments.", no_args_is_help=True, rich_markup_mode=None)
+
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="digits-saccade (default), mnist-saccade or nmnist.", metavar="NAME"),
+]
+DataOption = Annotated[Path | None, typer.Option("--data", help="File or folder of the data set.", metavar="PATH")]
 
 # \b: lines stay as they are
 _EXAMPLES = """\b
@@ -33,6 +48,7 @@ Examples:
   hil lsm nmnist --set data.n_train=500 --set sim.noise.relative=0.05
   hil lsm nmnist --backend emulator --samples 20
   hil lsm nmnist --faults faults.npz
+  hil lsm nmnist --backend emulator --samples 20 --repeats 4 --chip-seed 7
 """
 
 
@@ -44,11 +60,8 @@ def lsm() -> None:
 @app.command("nmnist", epilog=_EXAMPLES)
 @reports_errors
 def nmnist(
-    dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", help="digits-saccade (default), mnist-saccade or nmnist.", metavar="NAME"),
-    ] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="File or folder of the data set.", metavar="PATH")] = None,
+    dataset: DatasetOption = None,
+    data: DataOption = None,
     backend: BackendOption = "sim",
     samples: Annotated[
         int | None,
@@ -66,6 +79,14 @@ def nmnist(
             metavar="FILE",
         ),
     ] = None,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            "--repeats", help="With --samples: encode each recording N times, to know the noise.", metavar="N"
+        ),
+    ] = 1,
+    calibration: CalibrationOption = None,
+    chip_seed: ChipSeedOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: SeedOption = 0,
@@ -80,17 +101,24 @@ def nmnist(
     recordings, drawn by the seed, are encoded by both. The seed is the same for both, so that simulated chips are the
     same; their noise is independent all the same. A backend against its own kind, such as sim against sim, therefore
     shows how far noise alone takes two runs apart.
+
+    With --calibration the currents are those of the calibrated board, and the simulator is that of its chip. Without
+    --faults the network then keeps away from lines that the calibration found dead.
     """
     if samples is None and against is not None:
         raise ConfigError(f"--against {against} says nothing without --samples", fix="add --samples N, such as 32")
-    settings = _load(dataset, data, config, overrides)
-    fault_map = None if faults is None else _load_faults(faults)
+    if samples is None and repeats != 1:
+        raise ConfigError(f"--repeats {repeats} says nothing without --samples", fix="add --samples N, such as 32")
+    settings = _load(dataset, data, config, with_calibration(overrides, calibration))
+    fault_map = placement_map(settings) if faults is None else _load_faults(faults)
+    drawn_by = seed if chip_seed is None else chip_seed
     started = time.perf_counter()
     if samples is None:
-        result, show = _classify(settings, backend, fault_map, seed, out), _print_classified
+        result, show = _classify(settings, backend, fault_map, seed, drawn_by, out), _print_classified
     else:
-        result = _compare(settings, backend, against or "sim", fault_map, samples, seed, out)
+        result = _compare(settings, backend, against or "sim", fault_map, samples, repeats, seed, drawn_by, out)
         show = _print_compared
+    result["faults_from"] = str(faults) if faults is not None else "the calibration" if fault_map is not None else None
     result["wall_s"] = round(time.perf_counter() - started, 2)
     if as_json:
         print_json(result)
@@ -100,6 +128,50 @@ def nmnist(
         typer.echo(f"run file: {result['run_file']}")
         for path in result["figures"]:
             typer.echo(f"figure:   {path}")
+
+
+@app.command(
+    "transfer",
+    epilog="\b\nExamples:\n  hil calibrate all --chip-seed 7\n"
+    "  hil lsm transfer --chip-seed 7 --calibration runs/calibrations/emulated-7.h5 --train 50 --test 15",
+)
+@reports_errors
+def transfer(
+    dataset: DatasetOption = None,
+    data: DataOption = None,
+    backend: Annotated[
+        str, typer.Option("--backend", help="The board: emulator, board, or a daemon's URL.", metavar="NAME")
+    ] = "emulator",
+    train: Annotated[int, typer.Option("--train", help="Training recordings.", metavar="N")] = 200,
+    test: Annotated[int, typer.Option("--test", help="Test recordings.", metavar="N")] = 100,
+    calibration: CalibrationOption = None,
+    chip_seed: ChipSeedOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = 0,
+    out: OutOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train a read-out on the board and on its calibrated simulator, and test each on both.
+
+    Four accuracies come out; where the simulator stands in for the board, all four agree.
+    """
+    settings = _load(dataset, data, config, with_calibration(overrides, calibration))
+    if settings.calibration.file is None:
+        raise ConfigError(
+            "hil lsm transfer needs a calibration: without it the simulator is of no chip in particular",
+            fix="add --calibration FILE; hil calibrate all makes one",
+        )
+    started = time.perf_counter()
+    result = _transfer(settings, backend, train, test, seed, seed if chip_seed is None else chip_seed, out)
+    result["wall_s"] = round(time.perf_counter() - started, 2)
+    if as_json:
+        print_json(result)
+        return
+    _print_transfer(result)
+    typer.echo(f"run file: {result['run_file']}")
+    for path in result["figures"]:
+        typer.echo(f"figure:   {path}")
 
 
 def _load(dataset: str | None, data: Path | None, config: Path | None, overrides: list[str] | None) -> Any:
@@ -125,36 +197,18 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-@dataclass(frozen=True)
-class _Array:
-    """A backend that is not open yet, and what its session may do."""
-
-    name: str
-    backend: CrossbarBackend
-    limits: Limits
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """As a run file keeps it; `kind` says what answers behind a URL."""
-        return {"name": self.name, "kind": self.backend.info.name, **self.backend.info.identity}
-
-    @property
-    def shown(self) -> str:
-        """Its name, for people."""
-        kind = self.backend.info.name
-        return self.name if kind == self.name else f"{self.name} ({kind})"
-
-
-def _classify(settings: Any, backend_name: str, fault_map: FaultMap | None, seed: int, out: Path) -> dict[str, Any]:
+def _classify(
+    settings: Any, backend_name: str, fault_map: FaultMap | None, seed: int, chip_seed: int, out: Path
+) -> dict[str, Any]:
     from experiments.lsm import supervised
     from hil.session import open_session
 
-    array = _array(backend_name, settings, seed)
+    array = make_array(backend_name, settings, chip_seed)
     with progress_bars() as progress:
-        dataset = _dataset(settings, [array], fault_map, seed, progress)
-        with _few_threads(settings):
+        dataset = load_dataset(settings, [array], fault_map, seed, progress)
+        with few_threads(settings):
             tables = supervised.tables(settings.lsm.n_neurons)
-            run_file = _run_file(out, "lsm-nmnist", tables, settings, array, array.identity, seed)
+            run_file = start_run(out, "lsm-nmnist", tables, settings, array, array.identity, seed)
             with run_file, open_session(array.backend, array.limits) as session:
                 outcome = supervised.run(
                     session, dataset, settings, run_file, seed=seed, fault_map=fault_map, progress=progress
@@ -163,7 +217,9 @@ def _classify(settings: Any, backend_name: str, fault_map: FaultMap | None, seed
         "experiment": "lsm nmnist",
         "backend": array.shown,
         "calibration": array.backend.info.calibration_id,
+        "calibration_text": calibration_note(array.backend.info),
         "seed": seed,
+        "chip_seed": chip_seed,
         **supervised.summary(outcome, dataset),
         "run_file": str(run_file.path),
         "figures": _save_figures(outcome.figures, run_file.path.with_suffix("")),
@@ -176,7 +232,9 @@ def _compare(
     against_name: str,
     fault_map: FaultMap | None,
     n_samples: int,
+    repeats: int,
     seed: int,
+    chip_seed: int,
     out: Path,
 ) -> dict[str, Any]:
     from experiments.lsm import side_by_side
@@ -184,19 +242,19 @@ def _compare(
 
     if n_samples < 1:
         raise ConfigError(f"--samples {n_samples} is below 1", fix="compare at least one test recording")
-    array = _array(backend_name, settings, seed)
+    array = make_array(backend_name, settings, chip_seed)
     # Behind a daemon the chip may have been drawn by another seed: the same chip is what can be compared.
-    chip_seed = array.identity.get("seed", seed)
-    against = _array(against_name, settings, chip_seed)
-    _check_same_shape(array, against)
+    chip_seed = array.identity.get("seed", chip_seed)
+    against = make_array(against_name, settings, chip_seed)
+    check_same_shape(array, against)
     with progress_bars() as progress:
-        dataset = _dataset(settings, [array, against], fault_map, seed, progress)
+        dataset = load_dataset(settings, [array, against], fault_map, seed, progress)
         side_by_side.draw_samples(len(dataset.test), n_samples, seed)
-        with _few_threads(settings):
+        with few_threads(settings):
             tables = side_by_side.tables(settings.lsm.n_neurons)
             reference_identity = {**against.identity, "calibration": against.backend.info.calibration_id}
             identity = {**array.identity, "against": reference_identity}
-            run_file = _run_file(out, "lsm-nmnist-compare", tables, settings, array, identity, seed)
+            run_file = start_run(out, "lsm-nmnist-compare", tables, settings, array, identity, seed)
             # One inside the other, so that each array ends at zero bias whatever happens to the other.
             with (
                 run_file,
@@ -211,6 +269,7 @@ def _compare(
                     run_file,
                     n_samples=n_samples,
                     seed=seed,
+                    repeats=repeats,
                     fault_map=fault_map,
                     progress=progress,
                 )
@@ -219,7 +278,9 @@ def _compare(
         "backend": array.shown,
         "against": against.shown,
         "calibration": array.backend.info.calibration_id,
+        "calibration_text": calibration_note(array.backend.info),
         "calibration_against": against.backend.info.calibration_id,
+        "calibration_text_against": calibration_note(against.backend.info),
         "seed": seed,
         "chip_seed": chip_seed,
         **side_by_side.summary(outcome, dataset),
@@ -228,109 +289,67 @@ def _compare(
     }
 
 
-def _array(name: str, settings: Any, seed: int) -> _Array:
-    """Make a backend. What can be refused is refused before data are generated and a run file exists."""
-    from hil.factory import create_backend
-    from hil.lsm.encoder import torch_device
-    from hil.session import check_voltage, tighten
+def _transfer(
+    settings: Any, backend_name: str, n_train: int, n_test: int, seed: int, chip_seed: int, out: Path
+) -> dict[str, Any]:
+    from experiments.lsm import transfer as chip_in_the_loop
+    from hil.session import open_session
 
-    backend = create_backend(name, settings, seed=seed)
-    limits = tighten(backend.info.limits, settings.limits.over(backend.info.limits))
-    check_voltage("read voltage lsm.v_read_v =", settings.lsm.v_read_v, limits.v_read_max_v)
-    if settings.lsm.engine == "torch":
-        torch_device(settings.lsm.device)
-        if not backend.info.capabilities.tensors:
-            raise CapabilityError(
-                f"lsm.engine = 'torch' needs a backend that takes tensors; {name!r} does not",
-                fix="use --set lsm.engine=numba",
-            )
-    return _Array(name, backend, limits)
-
-
-def _dataset(settings: Any, arrays: list[_Array], fault_map: FaultMap | None, seed: int, progress: Progress) -> Any:
-    """Load the data, and refuse what does not go with them."""
-    from experiments.datasets import load_from_settings
-    from experiments.lsm.protocols import split_validation
-
-    if fault_map is not None:
-        # The arrays have one shape.
-        fault_map.check_shape(arrays[0].backend.info.shape, "the map of --faults")
-    dataset = load_from_settings(settings.data, progress=progress)
-    for array in arrays:
-        _check_fits(dataset.n_inputs, settings.lsm.n_neurons, array.backend.info.shape, fault_map)
-    # Needed much later, but a set too small for it is known now.
-    split_validation(dataset.train.labels, settings.readout.validation_fraction, seed)
-    return dataset
-
-
-def _run_file(
-    out: Path, experiment: str, tables: Any, settings: Any, array: _Array, identity: dict[str, Any], seed: int
-) -> Any:
-    from hil.provenance import software_versions
-    from hil.runfile import RunFile
-
-    return RunFile.create(
-        out,
-        experiment,
-        config=settings.model_dump(mode="json"),
-        backend=identity,
-        calibration=array.backend.info.calibration_id,
-        seed=seed,
-        software=software_versions(),
-        tables=tables,
-    )
+    fault_map = placement_map(settings)
+    board = make_array(backend_name, settings, chip_seed)
+    simulator = make_array("sim", settings, chip_seed)
+    with progress_bars() as progress:
+        dataset = load_dataset(settings, [board, simulator], fault_map, seed, progress)
+        with few_threads(settings):
+            tables = chip_in_the_loop.tables(settings.lsm.n_neurons)
+            identity = {**board.identity, "simulator": simulator.identity}
+            run_file = start_run(out, "lsm-transfer", tables, settings, board, identity, seed)
+            with (
+                run_file,
+                open_session(simulator.backend, simulator.limits) as simulated,
+                open_session(board.backend, board.limits) as session,
+            ):
+                outcome = chip_in_the_loop.run(
+                    session,
+                    simulated,
+                    dataset,
+                    settings,
+                    run_file,
+                    n_train=n_train,
+                    n_test=n_test,
+                    seed=seed,
+                    fault_map=fault_map,
+                    progress=progress,
+                )
+    return {
+        "experiment": "lsm transfer",
+        "backend": board.shown,
+        "calibration": board.backend.info.calibration_id,
+        "calibration_text": calibration_note(simulator.backend.info),
+        "seed": seed,
+        "chip_seed": chip_seed,
+        **chip_in_the_loop.summary(outcome, dataset, n_train=n_train),
+        "faults_from": None if fault_map is None else "the calibration",
+        "run_file": str(run_file.path),
+        "figures": _save_figures(outcome.figures, run_file.path.with_suffix("")),
+    }
 
 
-def _check_same_shape(array: _Array, against: _Array) -> None:
-    """Neuron by neuron, counts can be compared where both arrays have the same cells."""
-    shapes = {a.name: a.backend.info.shape for a in (array, against)}
-    if len(set(shapes.values())) > 1:
-        texts = [f"{name} has {rows} x {cols}" for name, (rows, cols) in shapes.items()]
-        raise ConfigError(
-            f"arrays of different size are different chips: {', '.join(texts)}",
-            fix="set sim.rows and sim.cols to the size that board.profile states",
-        )
-
-
-def _check_fits(n_inputs: int, n_neurons: int, shape: tuple[int, int], fault_map: FaultMap | None) -> None:
-    from hil.fault_map import FaultMap
-    from hil.lsm.encoder import lsm_tile
-    from hil.placement import usable_lines
-
-    try:
-        lsm_tile(n_inputs, n_neurons, fault_map).check_fits(shape)
-    except LimitError as error:
-        rows, n_pairs = usable_lines(fault_map or FaultMap.healthy_array(shape))
-        most = min(len(rows) - n_inputs, n_pairs)
-        raise ConfigError(
-            f"a network of lsm.n_neurons = {n_neurons} and {n_inputs} inputs does not fit: {error.what}",
-            fix=f"use at most {most} neurons"
-            if most > 0
-            else "use a larger array (sim.rows, sim.cols) or board (board.profile)",
-        ) from None
-
-
-@contextmanager
-def _few_threads(settings: Any) -> Generator[None, None, None]:
-    """One thread for BLAS, OpenMP and torch: two have little to do here and wait for each other at every step.
-
-    Where another job uses the machine, t-SNE and the read-out took fifty times longer on two. The simulator's own
-    kernels keep their threads, and so does the torch engine.
-    """
-    if settings.lsm.engine == "torch":
-        yield
-        return
-    import sklearn.manifold  # pyright: ignore[reportUnusedImport]  # noqa: F401 - a library not yet loaded stays as it is
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+def _print_transfer(result: dict[str, Any]) -> None:
+    typer.echo(f"board:       {result['backend']}, seed {result['chip_seed']}")
+    typer.echo(f"calibration: {result['calibration_text']}")
+    typer.echo(f"data:        {result['data_source']}")
+    typer.echo(f"samples:     {result['n_train_drawn']} for training, {result['n_test_drawn']} for testing\n")
+    by_side: dict[str, list[str]] = {}
+    for cell in result["transfer"]:
+        low, high = cell["accuracy_interval"]
+        text = f"{_percent(cell['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
+        by_side.setdefault(cell["trained_on"], [f"trained on {cell['trained_on']}"]).append(text)
+    header = ("", *(f"tested on {cell['tested_on']}" for cell in result["transfer"][: len(by_side)]))
+    print_table("Accuracy, with its 95 % interval", header, [tuple(texts) for texts in by_side.values()])
+    for one in result["lost_by_transfer"]:
+        lost = _with_interval(one["accuracy_lost"], one["accuracy_lost_interval"], sign=True)
+        typer.echo(f"lost on the {one['tested_on']} by training on the other: {lost}")
 
 
 def _save_figures(figures: dict[str, bytes], folder: Path) -> list[str]:
@@ -368,14 +387,14 @@ def _faults_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     kinds = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in faults["tile"].items() if n)
     text = f"{faults['tile_faulty']} of {faults['tile_cells']}{f'   ({kinds})' if kinds else ''}"
     avoided = f"{faults['rows_out']} rows and {faults['cols_out']} columns that are open or shorted"
-    return [("faulty cells in the tile", text), ("avoided", avoided)]
+    return [("faults known from", result["faults_from"]), ("faulty cells in the tile", text), ("avoided", avoided)]
 
 
 def _print_classified(result: dict[str, Any]) -> None:
     rows = [
         ("data", f"{result['data_source']}"),
         ("samples", f"{result['n_train']} for training, {result['n_test']} for testing"),
-        ("backend", f"{result['backend']}, seed {result['seed']}, calibration: {result['calibration'] or 'none'}"),
+        ("backend", f"{result['backend']}, seed {result['chip_seed']}, calibration: {result['calibration_text']}"),
         *_faults_rows(result),
         ("honest protocol", _with_interval(result["honest_accuracy"], result["accuracy_interval"])),
         ("paper protocol", f"{_percent(result['paper_accuracy'])}   best epoch chosen on the test data, as published"),
@@ -388,6 +407,27 @@ def _print_classified(result: dict[str, Any]) -> None:
     print_table("Liquid state machine, supervised", ("what", "value"), rows)
 
 
+def _repeats_rows(result: dict[str, Any], correlation: Callable[[float | None], str]) -> list[tuple[str, str]]:
+    """What repeats tell: how well each agrees with itself, and what is left of the difference without noise."""
+    if "n_repeats" not in result:
+        return []
+    interval = result["corrected_correlation_interval"]
+    corrected = correlation(result["corrected_correlation"])
+    if interval is not None:
+        corrected += f"   95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
+    own = (result["repeat_correlation"], result["repeat_correlation_against"])
+    return [
+        ("... repeats of itself", " and ".join(correlation(value) for value in own) + "   backend and reference"),
+        ("... without noise", corrected),
+        (
+            "difference, all repeats",
+            _with_interval(
+                result["accuracy_pooled_difference"], result["accuracy_pooled_difference_interval"], sign=True
+            ),
+        ),
+    ]
+
+
 def _print_compared(result: dict[str, Any]) -> None:
     def correlation(value: float | None) -> str:
         return "not defined: the counts do not vary" if value is None else f"{value:.4f}"
@@ -396,10 +436,10 @@ def _print_compared(result: dict[str, Any]) -> None:
     rows = [
         ("data", f"{result['data_source']}"),
         ("samples", f"{result['n_train']} for training, {result['n_samples']} of {result['n_test']} for comparing"),
-        ("backend", f"{backend}, seed {result['seed']}, calibration: {result['calibration'] or 'none'}"),
+        ("backend", f"{backend}, seed {result['chip_seed']}, calibration: {result['calibration_text']}"),
         (
             "against",
-            f"{result['against']}, seed {result['chip_seed']}, calibration: {result['calibration_against'] or 'none'}",
+            f"{result['against']}, seed {result['chip_seed']}, calibration: {result['calibration_text_against']}",
         ),
         *_faults_rows(result),
         (f"accuracy, {backend}", _with_interval(result["honest_accuracy"], result["accuracy_interval"])),
@@ -416,6 +456,7 @@ def _print_compared(result: dict[str, Any]) -> None:
             "... per neuron",
             f"{correlation(result['count_correlation_by_neuron'])}   mean of {result['n_neurons_correlated']} neurons",
         ),
+        *_repeats_rows(result, correlation),
         ("mean count", f"{result['count_mean']:.3f}   {result['count_mean_difference']:+.3f} to the reference"),
         *((f"{backend}: {key}", f"{value:g}") for key, value in result["telemetry"].items() if value),
         ("time", f"{result['wall_s']:.1f} s"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +39,29 @@ SeedOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for run files and figures.", metavar="DIR")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option("--calibration", help="Calibration file to apply; short for calibration.file.", metavar="FILE"),
+]
+ChipSeedOption = Annotated[
+    int | None,
+    typer.Option("--chip-seed", help="Draws the simulated chip. Default: --seed.", parser=parse_seed, metavar="N"),
+]
+InstrumentOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--instrument",
+        help="Bench instrument, as in smu=TCPIP::192.168.1.20::5025::SOCKET; roles smu, dmm, psu; may be repeated. "
+        "At the emulator: smu=twin.",
+        metavar="ROLE=RESOURCE",
+    ),
+]
+
+
+def with_calibration(overrides: list[str] | None, calibration: Path | None) -> list[str]:
+    """Overrides with the file of `--calibration`, which wins."""
+    texts = list(overrides or ())
+    if calibration is not None:
+        # As a TOML string, whose escapes are those of JSON.
+        texts.append(f"calibration.file={json.dumps(str(calibration), ensure_ascii=False)}")
+    return texts

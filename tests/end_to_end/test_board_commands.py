@@ -49,8 +49,8 @@ class TestInfo:
     def test_json_has_every_key_and_a_check_per_chip(self, hil: Any) -> None:
         found = hil(*INFO, "--seed", 5, "--json").json
         assert set(found) == {
-            "name", "shape", "calibration_id", "identity", "profile", "limits", "pulse_kinds", "analogue_rows",
-            "tensors", "self_test", "error",
+            "name", "shape", "calibration_id", "calibration_text", "identity", "profile", "limits", "pulse_kinds",
+            "analogue_rows", "tensors", "self_test", "error",
         }  # fmt: skip
         assert (found["name"], found["shape"], found["identity"]["seed"]) == ("emulator", [8, 8], 5)
         profile = load_profile("tiny-8x8")

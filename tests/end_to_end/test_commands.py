@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import typer.main
 from array_runs import array_run
+from calibrations import NETWORK, QUICK, calibrated
 from daemons import shared_daemon
 from measured import write_forming
 
 import experiments.lsm.speed
 import firmware_bridge.link_bench
+from calibration import noise
 from experiments.array.procedures import PROCEDURES
+from hil.calibration_file import PARTS
 from hil.cli.app import app
 from hil.cli.serve import DEFAULT_URL
 from hil.fault_map import FaultMap
@@ -65,6 +68,8 @@ def _quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commands_are_known() -> None:
     assert set(COMMANDS) == {
         ("lsm", "nmnist"),
+        ("lsm", "transfer"),
+        *(("calibrate", verb) for verb in (*PARTS, "all", "validate", "check", "show", "report")),
         *(("array", verb) for verb in (*PROCEDURES, "fit")),
         *(("runs", verb) for verb in ("list", "show", "plot", "compare", "export", "check", "tag")),
         ("backend", "info"),
@@ -91,7 +96,12 @@ def test_help(hil: Any, path: tuple[str, ...]) -> None:
         assert examples(ran.stdout), "no example"
 
 
-@pytest.mark.usefixtures("_quick_bench")
+@pytest.fixture
+def _quick_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibration.noise.measure", functools.partial(noise.measure, options=QUICK))
+
+
+@pytest.mark.usefixtures("_quick_bench", "_quick_noise")
 @pytest.mark.parametrize("path", [path for path in COMMANDS if path not in ENDLESS], ids=" ".join)
 def test_examples_of_the_help_work(
     hil: Any, small: list[str], nmnist_archive: Path, tmp_path: Path, path: tuple[str, ...]
@@ -104,6 +114,9 @@ def test_examples_of_the_help_work(
         monday = array_run(tmp_path / "runs")
         array_run(tmp_path / "runs")
         assert hil("runs", "tag", monday, "monday").code == 0
+    if path[0] == "calibrate" or path == ("lsm", "transfer"):
+        board = "network" if path in (("lsm", "transfer"), ("calibrate", "validate")) else "small"
+        shutil.copytree(calibrated(board), tmp_path, dirs_exist_ok=True)
     for example in examples(hil(*path, "--help").stdout):
         if DEFAULT_URL in example:
             example = example.replace(DEFAULT_URL, shared_daemon("tcp"))
@@ -113,15 +126,21 @@ def test_examples_of_the_help_work(
         if path == ("keys", "revoke"):
             assert hil("keys", "new", "alice").code == 0
         _, *arguments = shlex.split(example)
-        ran = hil(*arguments, *(small if path == ("lsm", "nmnist") else _fewer_cells(path)))
+        ran = hil(*arguments, *(small if path == ("lsm", "nmnist") else _fewer_cells(path, arguments)))
         assert ran.code == 0, f"{example}: {ran.stderr}"
         assert ran.stdout
         if "--json" in arguments:
             assert ran.json
 
 
-def _fewer_cells(path: tuple[str, ...]) -> list[str]:
+def _fewer_cells(path: tuple[str, ...], arguments: list[str]) -> list[str]:
     """An array that is drawn and kept quickly, for the commands that take one."""
+    if arguments[0] == "calibrate":
+        if arguments[1] in ("show", "report"):
+            return []
+        return NETWORK if path in (("lsm", "transfer"), ("calibrate", "validate")) else NETWORK[:2]
+    if path == ("lsm", "transfer"):
+        return NETWORK
     return ["--set", "sim.rows=16", "--set", "sim.cols=16"] if path[0] == "array" and path[1] != "fit" else []
 
 

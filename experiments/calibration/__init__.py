@@ -1,0 +1,1 @@
+"""Calibration runs: what they store, what they show, and their report."""
