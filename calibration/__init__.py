@@ -1,1 +1,1 @@
-"""Targets, procedures, fits and files that bind the simulator to a chip. Empty so far."""
+"""Procedures and fits that bind the simulator to a chip, its validation against the board, and the drift watch."""

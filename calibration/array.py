@@ -49,7 +49,8 @@ def measure(bench: CalibrationBench, options: ArrayOptions | None = None) -> Par
     drive = drive_v(bench, bench.v_read_v, rows, cols)
     cell_s, left, per_current = invert(bench, alone, drive, options)
     noise = float(bench.known.value("read_noise"))
-    own, is_noisy = cell_noise(alone, noise, _converter_sigma_a(bench, cols), options)
+    converter_a = _converter_sigma_a(bench, cols) * np.sqrt(alone.n_conversions)
+    own, is_noisy = cell_noise(alone, noise, converter_a, options)
     shape = bench.session.info.shape
     reached = np.ix_(rows, cols)
 

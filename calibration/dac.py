@@ -135,7 +135,13 @@ def _by_multimeter(bench: CalibrationBench, options: DacOptions, dmm: Multimeter
     lines = _Lines.unknown(wiring.n_channels)
     for channel in np.flatnonzero(reached).tolist():
         bench.progress("dac", channel, wiring.n_channels)
-        lines.put(channel, _hold_and_measure(bench, options, dmm, channel, int(rows[channel]), wanted_v))
+        try:
+            lines.put(channel, _hold_and_measure(bench, options, dmm, channel, int(rows[channel]), wanted_v))
+        except CapabilityError as error:
+            # A scanner with fewer channels than the board has.
+            reached[channel:] = False
+            findings.append(f"{wiring.channel_names[channel]} and those after it were not measured: {error.what}")
+            break
     bench.progress("dac", wiring.n_channels, wiring.n_channels)
     lines.share_noise()
     gain = lines.slope - 1.0
@@ -197,7 +203,7 @@ def _hold_and_measure(
 ) -> Line:
     assert bench.access is not None
     common_v = float(bench.known.electrics["v_common_v"])
-    if options.pad_row is None:
+    if _has_scanner(dmm):
         dmm.select(channel + 1)
     found_v = np.empty((len(wanted_v), options.n_readings))
     for k, level_v in enumerate(wanted_v.tolist()):

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.alone import RowsAlone, corrected_a, drive_v, measure_rows_alone
+from calibration.alone import RowsAlone, corrected_a, drive_v, holds_others, measure_rows_alone
 from calibration.network import OpenColumns, Resistances, by_ladder_s, missing_s
 from calibration.procedure import CalibrationBench
 from hil.calibration_file import Part, Quantity
@@ -134,13 +134,16 @@ def take(bench: CalibrationBench, options: LineOptions) -> LineData:
     x = np.zeros((len(together), len(rows)), np.bool_)
     for pattern, members in zip(x, together, strict=True):
         pattern[np.searchsorted(rows, members)] = True
-    currents = [
-        corrected_a(bench, bench.vmm("many rows in one phase", x, tile, bench.v_read_v, number=k), cols)
-        for k in range(options.n_repeats)
-    ]
-    return LineData(
-        cols, blocks, whole, parts, together, np.mean(currents, axis=0), drive_v(bench, bench.v_read_v, rows, cols)
-    )
+    together_a = np.mean([_many_a(bench, x, tile, k) for k in range(options.n_repeats)], axis=0)
+    return LineData(cols, blocks, whole, parts, together, together_a, drive_v(bench, bench.v_read_v, rows, cols))
+
+
+def _many_a(bench: CalibrationBench, x: NDArray[np.bool_], tile: Tile, number: int) -> Matrix:
+    what, cols = "many rows in one phase", tile.cols
+    found = corrected_a(bench, bench.vmm(what, x, tile, bench.v_read_v, number=number), cols)
+    if holds_others(bench, bench.v_read_v):
+        found -= corrected_a(bench, bench.vmm(f"{what}, idle", x, tile, 0.0, number=number), cols)
+    return found
 
 
 def _sets(bench: CalibrationBench, whole: RowsAlone, options: LineOptions) -> list[Lines]:
@@ -192,7 +195,8 @@ def fit(bench: CalibrationBench, data: LineData, options: LineOptions) -> LineFi
         by_wire = np.where(good, (along_whole - along_parts) / across_v, 0.0)
         d_mux, d_wire, sigma_mux, sigma_wire = _solve(wrong, by_mux, by_wire, channel, wiring.n_channels)
         missing, by_source = _together(data, whole, whole_s, whole_a, rows, n_rows)
-        d_col = float((missing * by_source).sum() / (by_source**2).sum()) if len(data.cols) else 0.0
+        scale = float((by_source**2).sum())
+        d_col = float((missing * by_source).sum()) / scale if scale > 0.0 else 0.0
         now = Resistances(
             np.maximum(now.r_on_ohm + d_mux, 0.0), max(now.row_ohm + d_wire, 0.0), max(now.col_ohm + d_col, 0.0)
         )
@@ -206,7 +210,7 @@ def fit(bench: CalibrationBench, data: LineData, options: LineOptions) -> LineFi
         resistances=now,
         r_on_sigma_ohm=sigma_mux,
         row_sigma_ohm=sigma_wire,
-        col_sigma_ohm=float(np.sqrt(np.mean(left**2) / (by_source**2).sum())),
+        col_sigma_ohm=float(np.sqrt(np.mean(left**2) / scale)) if scale > 0.0 else np.nan,
         conductance_s=conductance_s,
         residual_alone=float(np.sqrt(np.mean(wrong[good] ** 2))),
         residual_together=float(np.sqrt(np.mean(left**2)) / np.abs(data.together_a).mean()),

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.alone import RowsAlone, corrected_a, measure_rows_alone, nominal_amps_per_code
+from calibration.alone import (
+    RowsAlone,
+    corrected_a,
+    holds_others,
+    measure_rows_alone,
+    nominal_amps_per_code,
+)
 from calibration.procedure import CalibrationBench
 from hil.calibration_file import Part, Quantity
 from hil.errors import CalibrationError
@@ -61,12 +67,13 @@ def measure(bench: CalibrationBench, options: ZeroOptions | None = None) -> Part
     tile = Tile(rows=rows, plus_cols=cols)
     every = np.ones((options.n_together, len(rows)), np.bool_)
     together = corrected_a(bench, bench.vmm("all rows at idle level", every, tile, 0.0), cols)
-    alone_s = (driven.mean_a[np.ix_(keep_rows, keep_cols)] - idle.mean_a) / bench.v_read_v
+    driven_a = driven.mean_a[np.ix_(keep_rows, keep_cols)]
+    alone_s = (driven_a if holds_others(bench, bench.v_read_v) else driven_a - idle.mean_a) / bench.v_read_v
     channel = bench.wiring.row_channel[rows]
     connected = groups(bench, rows)
     row_v, col_v = split_offsets(alone_s, idle.mean_a, together.mean(axis=0), channel, connected)
-    driven_a = (row_v[channel][:, None] - col_v) * alone_s
-    left_a = np.concatenate([idle.mean_a[g] - driven_a[g].sum(axis=0) for g in connected])
+    explained_a = (row_v[channel][:, None] - col_v) * alone_s
+    left_a = np.concatenate([idle.mean_a[g] - explained_a[g].sum(axis=0) for g in connected])
     noise_a = np.sqrt(np.nanmedian(idle.variance_a2))
     per_channel = np.array([(alone_s[channel == m] ** 2).sum() for m in range(bench.wiring.n_channels)])
     row_ok = per_channel > 0

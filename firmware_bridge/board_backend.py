@@ -55,7 +55,6 @@ _FRAME_WORDS = 250
 _STEP_SETTLE_MAX_S = 0.1
 #: longest program of steps, well below the time that the host waits for one
 _STEPS_MAX_S = 20.0
-_DAY_S = 86400.0
 #: so many sums of exactly 0 on one lane are no chance
 _STUCK_SUMS = 4
 
@@ -138,7 +137,7 @@ class BoardBackend(CrossbarBackend, BenchAccess):
                 "firmware": FIRMWARE,
                 **self._identity,
                 "electrics": electrics(profile),
-                "calibration": None if calibration is None else _summary(calibration),
+                "calibration": None if calibration is None else calibration.summary,
             },
             capabilities=Capabilities(
                 pulse_kinds=frozenset(self._raised), analogue_rows=True, bipolar_read=True, bench=True
@@ -730,16 +729,6 @@ class BoardBackend(CrossbarBackend, BenchAccess):
             self._is_up = self._holds = False
             self._sequencer.make_safe_quietly()
             raise
-
-
-def _summary(calibration: Calibration) -> dict[str, Any]:
-    """What a run file says of the calibration in use."""
-    return {
-        "id": calibration.calibration_id,
-        "created_unix_s": calibration.created_unix_s,
-        "age_days": (time.time() - calibration.created_unix_s) / _DAY_S,
-        "validation": None if calibration.validation is None else dict(calibration.validation),
-    }
 
 
 def _runs(positions: NDArray[np.intp]) -> list[tuple[int, int]]:

@@ -194,6 +194,16 @@ class Calibration:
 
     # Looking up
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a backend that has it applied says of it: id, when it was begun, and the validation in a sentence."""
+        found = self.validation
+        return {
+            "id": self.calibration_id,
+            "created_unix_s": self.created_unix_s,
+            "validation": None if found is None else str(found.get("text", "validated")),
+        }
+
     def quantity(self, name: str) -> Quantity | None:
         """A quantity as the last part that has it gives it; None where no part has it."""
         found = [self.parts[part].quantities for part in PARTS if part in self.parts]

@@ -112,15 +112,10 @@ def measured_wiring(calibration: Calibration) -> Wiring:
 
 def measured_identity(calibration: Calibration) -> dict[str, Any]:
     """Identity of a simulator that stands for a board; nobody shall take it for that board."""
-    validation = calibration.validation
     return {
         "chip": f"calibrated simulator of {calibration.board.serial}",
         "board_serial": f"simulated {calibration.board.serial}",
-        "calibration": {
-            "id": calibration.calibration_id,
-            "created_unix_s": calibration.created_unix_s,
-            "validation": None if validation is None else dict(validation),
-        },
+        "calibration": calibration.summary,
     }
 
 

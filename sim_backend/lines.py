@@ -177,6 +177,14 @@ class FloatingRows:
         impedance_ohm = 0.5 * (impedance_ohm + impedance_ohm.T)
         return cls(impedance_ohm, impedance_ohm @ ports.transfer_s)
 
+    @property
+    def per_port_volt_s(self) -> Matrix:
+        """Current of each column per volt on each row port, that row alone; shape (rows, cols).
+
+        To first order it changes by the same share as the cell's conductance.
+        """
+        return self.gain / np.diag(self.impedance_ohm)[:, None]
+
     def row_currents_a(self, rows: NDArray[np.intp], source_ohm: Matrix, source_v: Matrix) -> Matrix:
         """Current into each connected row.
 

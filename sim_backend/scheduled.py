@@ -40,7 +40,8 @@ class ScheduledTile:
         array: all rows of the array on these columns.
         source_ohm: on-resistance in front of each row of the array, shape (array rows,).
         offset_v: idle voltage of each row of the array when it is connected, shape (array rows,).
-        variance_s2: of the cells' conductance from read to read, shape (array rows, cols).
+        variance_s2: of the current of each column per squared volt on each row port, from read to read, shape
+            (array rows, cols).
         zero_code: code of each column with every word line off, shape (cols,).
     """
 
@@ -66,16 +67,18 @@ def schedule(chip: SimulatedChip, tile: Tile, power_up_code: Matrix) -> Schedule
         col_segment_ohm=np.full(n_rows, on * lines.col_ohm),
     )
     array = FloatingRows.of(ports)
+    array = FloatingRows(array.impedance_ohm, array.gain[:, np.argsort(order)])
+    per_volt_s = array.per_port_volt_s
     channel = channel_of_row(np.arange(n_rows), chip.settings.mux.width)
     noise = chip.read_noise()
     return ScheduledTile(
         rows=tile.rows,
         cols=tile.cols,
         differential=tile.differential,
-        array=FloatingRows(array.impedance_ohm, array.gain[:, np.argsort(order)]),
+        array=array,
         source_ohm=chip.r_on_ohm[channel],
         offset_v=chip.dacs.zero_offset_v(channel),
-        variance_s2=(cells_s * (noise[:, tile.cols] if isinstance(noise, np.ndarray) else noise)) ** 2,
+        variance_s2=(per_volt_s * (noise[:, tile.cols] if isinstance(noise, np.ndarray) else noise)) ** 2,
         zero_code=power_up_code[tile.cols],
     )
 

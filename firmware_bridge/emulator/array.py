@@ -47,7 +47,7 @@ class _Network:
 
     cols: NDArray[np.intp]
     array: FloatingRows
-    variance_s2: Matrix  # of the cells' conductance from read to read, shape (rows, open columns)
+    variance_s2: Matrix  # of column currents per squared volt on each row port, shape (rows, open columns)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,11 @@ class EmulatedArray:
         if len(cols) > 1 or source.holds_voltage(point):
             # A current that is forced through one cell has no noise of that cell.
             row_v = seen.row_v[0] + point.current_a * seen.row_v[1]
-            variance[cols] += row_v**2 @ self._variance_s2(cols)
+            if len(cols) > 1 or len(rows):
+                variance_s2 = self._network(open_cols, cols).variance_s2
+            else:
+                variance_s2 = (self._conductance_s[:, cols] * self._relative_noise(cols)) ** 2
+            variance[cols] += row_v**2 @ variance_s2
         return ColumnCurrents(current_a, np.sqrt(variance), column_s, point)
 
     def _seen_without_cells(
@@ -243,10 +247,10 @@ class EmulatedArray:
             n_rows=self.shape[0],
         )
 
-    def _variance_s2(self, cols: NDArray[np.intp]) -> Matrix:
-        """Of the cells' conductance from read to read, shape (rows, len(cols))."""
+    def _relative_noise(self, cols: NDArray[np.intp]) -> Matrix | float:
+        """Of the cells from read to read: a number, or of shape (rows, len(cols))."""
         noise = self.chip.read_noise()
-        return (self._conductance_s[:, cols] * (noise[:, cols] if isinstance(noise, np.ndarray) else noise)) ** 2
+        return noise[:, cols] if isinstance(noise, np.ndarray) else noise
 
     def _network(self, open_cols: NDArray[np.bool_], cols: NDArray[np.intp]) -> _Network:
         key = open_cols.tobytes()
@@ -259,7 +263,8 @@ class EmulatedArray:
             row_segment_ohm=self._row_ohm * np.diff(cols, prepend=-1),
             col_segment_ohm=np.full(self.shape[0], self._col_ohm),
         )
-        network = _Network(cols, FloatingRows.of(ports), self._variance_s2(cols))
+        array = FloatingRows.of(ports)
+        network = _Network(cols, array, (array.per_port_volt_s * self._relative_noise(cols)) ** 2)
         self._networks[key] = network
         if len(self._networks) > _NETWORKS_KEPT:
             self._networks.popitem(last=False)

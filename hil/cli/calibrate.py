@@ -28,7 +28,7 @@ from hil.cli.calibration_board import (
     uncalibrated_settings,
     write_report_beside,
 )
-from hil.cli.calibration_note import validation_text
+from hil.cli.calibration_note import NOT_VALIDATED
 from hil.cli.errors import reports_errors
 from hil.cli.options import (
     ChipSeedOption,
@@ -375,7 +375,8 @@ def _show(title: str, result: Mapping[str, Any], n_findings: int = _FINDINGS_MAX
         typer.echo(f"  {text}")
     if more := len(findings[n_findings:]):
         typer.echo(f"  ... and {more} more findings: hil calibrate show {result['calibration_file']}")
-    note = validation_text(result["validation"])
+    found = result["validation"]
+    note = NOT_VALIDATED if found is None else found.get("text", "validated")
     typer.echo(f"calibration {result['calibration_id']}, {note}")
     echo_paths(result)
 

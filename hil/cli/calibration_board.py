@@ -61,6 +61,14 @@ def uncalibrated_settings(settings: Any, **board: Any) -> Any:
     )
 
 
+def in_another_session(settings: Any) -> Any:
+    """Settings by which an emulated board does not repeat the noise that it was calibrated with; others draw anew."""
+    emulator = settings.emulator
+    return settings.model_copy(
+        update={"emulator": emulator.model_copy(update={"noise_session": emulator.noise_session + 1})}
+    )
+
+
 def known_calibration(
     backend: str, settings: Any, chip_seed: int, asked: Path | None, out: Path
 ) -> tuple[Path, Calibration]:

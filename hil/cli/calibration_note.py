@@ -10,6 +10,8 @@ from hil.backend import BackendInfo
 if TYPE_CHECKING:
     from hil.fault_map import FaultMap
 
+NOT_VALIDATED = "not validated"
+
 
 def calibration_note(info: BackendInfo) -> str:
     """One line for people: which calibration, of which board, and how true it was found to be."""
@@ -20,12 +22,7 @@ def calibration_note(info: BackendInfo) -> str:
     whose = str(info.identity.get("board_serial", info.name))
     simulated = whose.removeprefix("simulated ")
     who = f"board {whose}" if simulated == whose else f"calibrated simulator of {simulated}"
-    return f"{info.calibration_id}, {who}, {validation_text(found)}"
-
-
-def validation_text(validation: Mapping[str, Any] | None) -> str:
-    """What a validation found, in a few words."""
-    return "not validated" if validation is None else str(validation.get("text", "validated"))
+    return f"{info.calibration_id}, {who}, {found or NOT_VALIDATED}"
 
 
 def placement_map(settings: Any) -> FaultMap | None:

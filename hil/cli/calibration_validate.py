@@ -15,6 +15,7 @@ from hil.cli.calibration_board import (
     BoardOption,
     FileOption,
     echo_paths,
+    in_another_session,
     known_calibration,
     make_board,
     uncalibrated_settings,
@@ -102,7 +103,7 @@ def _compared(backend: str, settings: Any, chip_seed: int, asked: Path | None, o
 
     file, known = known_calibration(backend, settings, chip_seed, asked, out)
     applied = settings.model_copy(update={"calibration": settings.calibration.model_copy(update={"file": file})})
-    board = make_board(backend, applied, chip_seed)
+    board = make_board(backend, in_another_session(applied), chip_seed)
     n_rows, n_cols = known.board.shape
     sim = settings.sim
     nominal = sim.model_copy(
@@ -283,7 +284,8 @@ def _check(
         update={"file": file, "allow": tuple({*settings.calibration.allow, "stale"})}
     )
     tolerant = settings.board.model_copy(update={"tolerate_faults": True})
-    board = make_board(backend, settings.model_copy(update={"calibration": applied, "board": tolerant}), chip_seed)
+    looked_at = settings.model_copy(update={"calibration": applied, "board": tolerant})
+    board = make_board(backend, in_another_session(looked_at), chip_seed)
     config = {
         "file": str(file),
         "backend": {"name": backend, "chip_seed": chip_seed},

@@ -124,7 +124,7 @@ def test_single_cells_too(measured: tuple[BoardBackend, Calibration]) -> None:
 
 
 def test_it_says_what_it_stands_for() -> None:
-    calibration = independent().with_validation({"bias": 0.01})
+    calibration = independent().with_validation({"text": "well"})
     info = SimBackend(seed=3, calibration=calibration).info
     assert info.calibration_id == calibration.calibration_id
     assert info.identity["chip"] == "calibrated simulator of board-7"
@@ -132,7 +132,7 @@ def test_it_says_what_it_stands_for() -> None:
     assert info.identity["calibration"] == {
         "id": calibration.calibration_id,
         "created_unix_s": 1.7e9,
-        "validation": {"bias": 0.01},
+        "validation": "well",
     }
     assert info.shape == (24, 16)
     assert info.wiring is not None
