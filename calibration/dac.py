@@ -130,18 +130,22 @@ def first_rows(bench: CalibrationBench, among: NDArray[np.intp]) -> NDArray[np.i
 def _by_multimeter(bench: CalibrationBench, options: DacOptions, dmm: Multimeter) -> Part:
     wiring = bench.wiring
     wanted_v = ideal_v(bench.known.electrics, np.linspace(-bench.v_read_v, bench.v_read_v, options.n_levels))
-    rows, findings = _rows_in_reach(bench, options, dmm)
+    scanner = _has_channel(dmm, 0)
+    rows, findings = _rows_in_reach(bench, options, dmm, scanner=scanner)
     reached = rows >= 0
     lines = _Lines.unknown(wiring.n_channels)
     for channel in np.flatnonzero(reached).tolist():
         bench.progress("dac", channel, wiring.n_channels)
-        try:
-            lines.put(channel, _hold_and_measure(bench, options, dmm, channel, int(rows[channel]), wanted_v))
-        except CapabilityError as error:
-            # A scanner with fewer channels than the board has.
+        if scanner and not _has_channel(dmm, channel):
+            # A scanner with fewer channels than the board has; one that refuses the first, too, is out of order.
+            dmm.select(1)
             reached[channel:] = False
-            findings.append(f"{wiring.channel_names[channel]} and those after it were not measured: {error.what}")
+            findings.append(
+                f"{wiring.channel_names[channel]} and those after it were not measured: {dmm.identity} has no scanner "
+                f"channel {channel + 1}"
+            )
             break
+        lines.put(channel, _hold_and_measure(bench, options, dmm, channel, int(rows[channel]), wanted_v))
     bench.progress("dac", wiring.n_channels, wiring.n_channels)
     lines.share_noise()
     gain = lines.slope - 1.0
@@ -171,10 +175,12 @@ def _by_multimeter(bench: CalibrationBench, options: DacOptions, dmm: Multimeter
     )
 
 
-def _rows_in_reach(bench: CalibrationBench, options: DacOptions, dmm: Multimeter) -> tuple[NDArray[np.intp], list[str]]:
+def _rows_in_reach(
+    bench: CalibrationBench, options: DacOptions, dmm: Multimeter, *, scanner: bool
+) -> tuple[NDArray[np.intp], list[str]]:
     """Row by which each channel is measured, -1 where none is; and what to say of the others."""
     names, rows = bench.wiring.channel_names, first_rows(bench, bench.rows)
-    if _has_scanner(dmm):
+    if scanner:
         return rows, _unreached(bench, rows)
     if options.pad_row is None or options.pad_row not in bench.rows:
         raise ConfigError(
@@ -190,12 +196,15 @@ def _rows_in_reach(bench: CalibrationBench, options: DacOptions, dmm: Multimeter
     ]
 
 
-def _has_scanner(dmm: Multimeter) -> bool:
-    try:
-        dmm.select(1)
-    except CapabilityError:
-        return False
-    return True
+def _has_channel(dmm: Multimeter, channel: int) -> bool:
+    """Close the scanner's channel of a drive channel, if there is one; refused twice, since once may be a hiccup."""
+    for _ in range(2):
+        try:
+            dmm.select(channel + 1)
+        except CapabilityError:
+            continue
+        return True
+    return False
 
 
 def _hold_and_measure(
@@ -203,8 +212,6 @@ def _hold_and_measure(
 ) -> Line:
     assert bench.access is not None
     common_v = float(bench.known.electrics["v_common_v"])
-    if _has_scanner(dmm):
-        dmm.select(channel + 1)
     found_v = np.empty((len(wanted_v), options.n_readings))
     for k, level_v in enumerate(wanted_v.tolist()):
         bench.access.hold_row(row, common_v + level_v)
@@ -258,18 +265,17 @@ def _offsets(
 
 def _by_own_converters(bench: CalibrationBench, options: DacOptions) -> Part:
     wiring = bench.wiring
-    n_rows = bench.session.info.shape[0]
-    tile = Tile(np.arange(n_rows), bench.working_cols)
     share = np.arange(1, options.n_levels + 1) / options.n_levels
     wanted_v = ideal_v(bench.known.electrics, share * bench.v_read_v)
     rows = first_rows(bench, bench.working_rows)
     reached = rows >= 0
+    tile = Tile(rows[reached], bench.working_cols)
     lines = _Lines.unknown(wiring.n_channels)
-    for channel in np.flatnonzero(reached).tolist():
+    for k, channel in enumerate(np.flatnonzero(reached).tolist()):
         bench.progress("dac", channel, wiring.n_channels)
-        x = np.zeros((options.n_repeats, len(share), n_rows))
-        x[:, :, rows[channel]] = share
-        found_a = bench.session.vmm(x.reshape(-1, n_rows), tile, bench.v_read_v).astype(np.float64)
+        x = np.zeros((options.n_repeats, len(share), tile.n_rows))
+        x[:, :, k] = share
+        found_a = bench.session.vmm(x.reshape(-1, tile.n_rows), tile, bench.v_read_v).astype(np.float64)
         total_a = found_a.reshape(*x.shape[:2], -1).sum(axis=2)
         bench.record(
             "dac_totals",

@@ -20,7 +20,9 @@ _NEVER = 1 << 40
 
 
 def place(n_rows: int, n_outputs: int, fault_map: FaultMap) -> Tile:
-    """Differential tile with few faulty cells: its rows and its pairs of adjacent columns, both in ascending order.
+    """Differential tile with few faulty cells: its rows and its pairs of columns, both in ascending order.
+
+    The columns of a pair are adjacent, or have only columns between them that are out.
 
     To choose rows and columns together for the fewest faults is hard (a densest-subgraph problem). Rows for given
     columns, and columns for given rows, are chosen exactly, in turn until nothing gets better, from several starts. Of
@@ -28,7 +30,7 @@ def place(n_rows: int, n_outputs: int, fault_map: FaultMap) -> Tile:
 
     Args:
         n_rows: inputs.
-        n_outputs: outputs; each is the difference of two adjacent columns (why: `hil.tile.differential_tile`).
+        n_outputs: outputs; each is the difference of two neighbouring columns (why: `hil.tile.differential_tile`).
         fault_map: of the array.
 
     Raises:
@@ -38,23 +40,21 @@ def place(n_rows: int, n_outputs: int, fault_map: FaultMap) -> Tile:
     if n_rows > len(usable_rows) or n_outputs > n_pairs:
         raise LimitError(
             f"a tile of {n_rows} rows and {n_outputs} pairs of columns does not fit: {len(usable_rows)} of "
-            f"{fault_map.shape[0]} rows and {n_pairs} pairs of adjacent columns are neither open nor shorted",
+            f"{fault_map.shape[0]} rows and {n_pairs} pairs of columns are neither open nor shorted",
             fix="use a smaller network or another array",
         )
-    faulty = ~fault_map.healthy
-    columns_out = fault_map.cols_out
-    by_row = faulty[:, ~columns_out].sum(axis=1)
+    cols = np.flatnonzero(~fault_map.cols_out)
+    faulty = ~fault_map.healthy[:, cols]
+    by_row = faulty.sum(axis=1)
     starts = (usable_rows, _fewest(by_row, usable_rows, n_rows), usable_rows[:n_rows])
-    found = [_improved(faulty, columns_out, usable_rows, start, n_rows, n_outputs) for start in starts]
+    found = [_improved(faulty, usable_rows, start, n_rows, n_outputs) for start in starts]
     _, rows, plus = min(found, key=lambda choice: choice[0])  # the first of equals
-    return Tile(rows=rows, plus_cols=plus, minus_cols=plus + 1)
+    return Tile(rows=rows, plus_cols=cols[plus], minus_cols=cols[plus + 1])
 
 
 def usable_lines(fault_map: FaultMap) -> tuple[Lines, int]:
-    """Rows that are neither open nor shorted, and how many disjoint pairs of such adjacent columns there are."""
-    edges = np.flatnonzero(np.diff(fault_map.cols_out, prepend=True, append=True))
-    run_lengths = np.diff(edges)[::2]
-    return np.flatnonzero(~fault_map.rows_out), int((run_lengths // 2).sum())
+    """Rows that are neither open nor shorted, and how many disjoint pairs of such columns there are."""
+    return np.flatnonzero(~fault_map.rows_out), int((~fault_map.cols_out).sum()) // 2
 
 
 def tile_faults(tile: Tile, fault_map: FaultMap) -> NDArray[np.uint8]:
@@ -63,12 +63,15 @@ def tile_faults(tile: Tile, fault_map: FaultMap) -> NDArray[np.uint8]:
 
 
 def _improved(
-    faulty: NDArray[np.bool_], columns_out: NDArray[np.bool_], usable: Lines, rows: Lines, n_rows: int, n_outputs: int
+    faulty: NDArray[np.bool_], usable: Lines, rows: Lines, n_rows: int, n_outputs: int
 ) -> tuple[int, Lines, Lines]:
-    """Faulty cells, rows and plus columns of the best tile that choosing columns and rows in turn leads to."""
+    """Faulty cells, rows and plus columns of the best tile that choosing columns and rows in turn leads to.
+
+    Columns are those of `faulty`, all of them usable.
+    """
     best: tuple[int, Lines, Lines] | None = None
     while True:
-        plus = _fewest_pairs(np.where(columns_out, _NEVER, faulty[rows].sum(axis=0)), n_outputs)
+        plus = _fewest_pairs(faulty[rows].sum(axis=0), n_outputs)
         by_row = faulty[:, plus].sum(axis=1) + faulty[:, plus + 1].sum(axis=1)
         rows = _fewest(by_row, usable, n_rows)
         n_faulty = int(by_row[rows].sum())

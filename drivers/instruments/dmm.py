@@ -34,8 +34,9 @@ class _ScanningDmm(ScpiInstrument, Multimeter):
         self._channel: int | None = None
 
     def start(self) -> None:
-        self._driver.write("*RST")
+        # Cleared first: a refused reset must be seen.
         self._driver.clear()
+        self._driver.write("*RST")
         self._check_errors()
 
     def measure_voltage_v(self) -> float:
@@ -51,8 +52,10 @@ class _ScanningDmm(ScpiInstrument, Multimeter):
             self._channel = self._function = None
             self._check_errors()
             return
-        terminals = self._link.ask("ROUT:TERM?")
-        if not terminals.upper().startswith("REAR"):
+        terminals = self._link.ask("ROUT:TERM?").upper()
+        if terminals not in ("REAR", "FRON", "FRONT"):
+            self._refuse_answer("ROUT:TERM?", terminals, "FRON or REAR")
+        if terminals != "REAR":
             raise CapabilityError(
                 f"{self._link.who} measures at its front terminals; its scanner is at the rear ones",
                 fix="press the TERMINALS switch at its front panel",
@@ -140,8 +143,9 @@ class Dmm34410(ScpiInstrument, Multimeter):
         super().__init__(link, identity, _agilent_34410a)
 
     def start(self) -> None:
-        self._driver.write("*RST")
+        # Cleared first: a refused reset must be seen.
         self._driver.clear()
+        self._driver.write("*RST")
         self._check_errors()
 
     def measure_voltage_v(self) -> float:

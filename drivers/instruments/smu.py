@@ -68,8 +68,9 @@ class Smu2450(_Smu):
 
     def start(self) -> None:
         self._driver.disable_source()
-        self._driver.write("*RST")
+        # Cleared first: a refused reset must be seen.
         self._driver.clear()
+        self._driver.write("*RST")
         self._driver.current_output_off_state = "HIMP"
         self._driver.voltage_output_off_state = "HIMP"
         self._check_errors()
@@ -107,8 +108,9 @@ class Smu2400(_Smu):
 
     def start(self) -> None:
         self._driver.disable_source()
-        self._driver.write("*RST")
+        # Cleared first: a refused reset must be seen.
         self._driver.clear()
+        self._driver.write("*RST")
         self._driver.output_off_state = "disconnected"
         # Both at once, and not the resistance, which is no number at zero current.
         self._driver.write(":SENSE:FUNCTION 'VOLTAGE', 'CURRENT'")

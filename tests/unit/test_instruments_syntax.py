@@ -26,7 +26,7 @@ import pytest
 import pyvisa
 
 from drivers.instruments import discover, open_instrument
-from hil.errors import CapabilityError, ConfigError, DeviceError, LimitError, TransportError
+from hil.errors import CapabilityError, ConfigError, DeviceError, LimitError, ProtocolError, TransportError
 from hil.instruments import SourcePoint
 
 RESOURCES = {
@@ -63,8 +63,8 @@ OPEN_2450 = [
     "*IDN?",
     "*LANG?",
     "OUTPUT OFF",
-    "*RST",
     "*CLS",
+    "*RST",
     ":OUTP:CURR:SMOD HIMP",
     ":OUTP:VOLT:SMOD HIMP",
     "SYST:ERR?",
@@ -136,8 +136,8 @@ def test_2400_reads_compliance_from_its_status_word(library: str, sent: Any) -> 
         "*IDN?",
         ":FORMAT:ELEMENTS VOLTAGE, CURRENT, RESISTANCE, TIME, STATUS",
         "OUTPUT 0",
-        "*RST",
         "*CLS",
+        "*RST",
         ":OUTPUT:SMODE HIMP",
         ":SENSE:FUNCTION 'VOLTAGE', 'CURRENT'",
         ":FORMAT:ELEMENTS VOLTAGE, CURRENT, STATUS",
@@ -183,8 +183,8 @@ def test_dmm6500_sets_the_function_of_a_channel_before_it_closes_it(library: str
         "*IDN?",
         "*LANG?",
         "*LANG SCPI",
-        "*RST",
         "*CLS",
+        "*RST",
         "SYST:ERR?",
         "ROUT:TERM?",
         ":ROUT:OPEN:ALL",
@@ -221,6 +221,17 @@ def test_dmm6500_with_its_switch_at_the_front_has_no_scanner(table: Path, librar
         dmm.select(3)
 
 
+def test_dmm6500_that_does_not_say_which_terminals_it_uses_is_not_taken_for_one_without_a_scanner(
+    table: Path, library: str
+) -> None:
+    table.write_text(table.read_text().replace('r: "REAR"', 'r: "+1.2#E"'))
+    with (
+        open_instrument("dmm", RESOURCES["DMM6500"], library=library) as dmm,
+        pytest.raises(ProtocolError, match=r"ROUT:TERM\?"),
+    ):
+        dmm.select(3)
+
+
 def test_a_channel_that_the_scanner_does_not_have_is_told_from_a_refused_command(library: str, sent: Any) -> None:
     with open_instrument("dmm", RESOURCES["DMM6500"], library=library) as dmm:
         with pytest.raises(CapabilityError, match=r"no scanner channel 11: .*-113"):
@@ -244,7 +255,7 @@ def test_34461a_measures_in_one_command(library: str, sent: Any) -> None:
         assert (dmm.measure_voltage_v(), dmm.measure_resistance_ohm()) == (0.199987654, 1000.12345)
         with pytest.raises(CapabilityError, match="no scanner channel 1"):
             dmm.select(1)
-    assert sent() == ["*IDN?", "*RST", "*CLS", "SYST:ERR?", "MEAS:VOLT:DC? DEF,DEF", "MEAS:FRES? DEF,DEF"]
+    assert sent() == ["*IDN?", "*CLS", "*RST", "SYST:ERR?", "MEAS:VOLT:DC? DEF,DEF", "MEAS:FRES? DEF,DEF"]
 
 
 def test_e36312a_uses_one_output_and_leaves_the_others_alone(library: str, sent: Any) -> None:

@@ -26,25 +26,24 @@ def random_map(rng: np.random.Generator, shape: tuple[int, int], density: float,
     return FaultMap(faults)
 
 
-def pair_sets(usable: list[bool], n: int, start: int = 0) -> Iterator[list[int]]:
-    """Every choice of n disjoint pairs of adjacent usable columns, by their first columns."""
+def pair_sets(n_cols: int, n: int, start: int = 0) -> Iterator[list[int]]:
+    """Every choice of n disjoint pairs of neighbours among columns, by their first columns."""
     if n == 0:
         yield []
         return
-    for col in range(start, len(usable) - 1):
-        if usable[col] and usable[col + 1]:
-            for rest in pair_sets(usable, n - 1, col + 2):
-                yield [col, *rest]
+    for col in range(start, n_cols - 1):
+        for rest in pair_sets(n_cols, n - 1, col + 2):
+            yield [col, *rest]
 
 
 def fewest_by_trying_all(fault_map: FaultMap, n_rows: int, n_outputs: int) -> int | None:
     """Faulty cells of the best tile there is; None where no tile fits. The best rows for given columns are obvious."""
-    faulty = ~fault_map.healthy[~fault_map.rows_out]
+    faulty = ~fault_map.healthy[~fault_map.rows_out][:, ~fault_map.cols_out]
     if len(faulty) < n_rows:
         return None
     found = [
         int(np.sort(faulty[:, [*plus, *(col + 1 for col in plus)]].sum(axis=1))[:n_rows].sum())
-        for plus in pair_sets((~fault_map.cols_out).tolist(), n_outputs)
+        for plus in pair_sets(faulty.shape[1], n_outputs)
     ]
     return min(found, default=None)
 
@@ -71,7 +70,8 @@ def test_a_tile_is_on_good_lines_once_each_or_there_is_none(fault_map: FaultMap,
     for lines in (tile.rows, tile.plus_cols):
         assert (np.diff(lines) > 0).all()
     assert tile.minus_cols is not None
-    np.testing.assert_array_equal(tile.minus_cols, tile.plus_cols + 1)
+    usable = np.flatnonzero(~fault_map.cols_out)
+    np.testing.assert_array_equal(np.searchsorted(usable, tile.minus_cols), np.searchsorted(usable, tile.plus_cols) + 1)
     found = tile_faults(tile, fault_map)
     assert not (found & np.uint8(ROW_FAULTS | COL_FAULTS)).any()
     assert not fault_map.rows_out[tile.rows].any()
@@ -181,10 +181,12 @@ def test_what_does_not_fit_is_refused_with_what_is_left() -> None:
     faults[:, [1, 4]] = Fault.COL_SHORT
     fault_map = FaultMap(faults)
     rows, n_pairs = usable_lines(fault_map)
-    assert (rows.tolist(), n_pairs) == ([0, 1, 3, 4, 5, 6, 7], 2)
-    assert place(7, 2, fault_map).plus_cols.tolist() == [2, 5]
-    for n_rows, n_outputs in ((8, 2), (7, 3)):
-        with pytest.raises(LimitError, match="7 of 8 rows and 2 pairs of adjacent columns"):
+    assert (rows.tolist(), n_pairs) == ([0, 1, 3, 4, 5, 6, 7], 3)
+    tile = place(7, 3, fault_map)
+    # Pairs reach over columns that are out.
+    assert list(zip(tile.plus_cols.tolist(), tile.cols[3:].tolist(), strict=True)) == [(0, 2), (3, 5), (6, 7)]
+    for n_rows, n_outputs in ((8, 2), (7, 4)):
+        with pytest.raises(LimitError, match="7 of 8 rows and 3 pairs of columns"):
             place(n_rows, n_outputs, fault_map)
 
 
