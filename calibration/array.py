@@ -82,7 +82,7 @@ def measure(bench: CalibrationBench, options: ArrayOptions | None = None) -> Par
             "read_noise_cell": Quantity.of(
                 whole(own, noise), whole(own / np.sqrt(2 * max(options.n_passes - 1, 1)), np.nan), ok
             ),
-            "faults": Quantity.of(faults),
+            "faults": Quantity.of(faults, ok=ok),
             "forming_mean_s": Quantity.of(np.nanmean(formed), np.nanstd(formed) / np.sqrt(max(n_formed, 1))),
             "forming_sigma_difference_s": Quantity.of(sigma_pairs, sigma_pairs / np.sqrt(2 * max(n_pairs, 1))),
             "formed_share": Quantity.of(n_formed / cell_s.size),
@@ -151,5 +151,5 @@ def _findings(faults: NDArray[np.uint8]) -> tuple[str, ...]:
     for fault, words in ((Fault.UNFORMED, "conduct next to nothing"), (Fault.NOISY, "have more noise than others")):
         n = int(np.count_nonzero(faults & np.uint8(fault)))
         if n:
-            found.append(f"{n} cells {words}")
+            found.append(f"cells that {words}: {n:,}")
     return tuple(found)

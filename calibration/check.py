@@ -297,12 +297,9 @@ def _silent_rows(known: Known, all_open: Driven) -> Lines:
 def _dead_lines(known: Known, all_open: Driven, together: Driven) -> Watched:
     """Rows and columns that carried current and do not any more."""
     calibration, wiring = known.calibration, known.wiring
-    names = [f"row {r}" for r in np.flatnonzero(calibration.row_ok & ~wiring.row_ok)]
+    names = _row_names(wiring, np.flatnonzero(calibration.row_ok & ~wiring.row_ok), np.flatnonzero(calibration.row_ok))
     names += [_column_name(wiring, c) for c in np.flatnonzero(calibration.col_ok & ~wiring.col_ok)]
-    silent, channel = _silent_rows(known, all_open), wiring.row_channel[known.rows]
-    for m in np.unique(wiring.row_channel[silent]):
-        own = silent[wiring.row_channel[silent] == m]
-        names += [wiring.channel_names[m]] if len(own) == (channel == m).sum() else [f"row {r}" for r in own]
+    names += _row_names(wiring, _silent_rows(known, all_open), known.rows)
     for k in drift.incomplete_sets(together):
         names.append(f"one of the rows {', '.join(map(str, together.sets[k]))}")
     names += [_column_name(wiring, c) for c in all_open.silent_cols]
@@ -318,6 +315,16 @@ def _dead_lines(known: Known, all_open: Driven, together: Driven) -> Watched:
         outside=tuple(names[:_NAMED]),
         redo=("zero",) if names else (),
     )
+
+
+def _row_names(wiring: Wiring, dead: Lines, among: Lines) -> list[str]:
+    """Rows by number, or the name of their channel where all of its rows are dead."""
+    names: list[str] = []
+    for m in np.unique(wiring.row_channel[dead]):
+        own = dead[wiring.row_channel[dead] == m]
+        all_of_it = len(own) == (wiring.row_channel[among] == m).sum()
+        names += [wiring.channel_names[m]] if all_of_it else [f"row {r}" for r in own]
+    return names
 
 
 def _column_name(wiring: Wiring, col: int) -> str:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from calibration.procedure import CalibrationBench
 from calibration.search import Line, fit_line
 from hil.calibration_file import ROW_WORKS, Part, Quantity
-from hil.errors import CapabilityError, ConfigError
+from hil.errors import CapabilityError, ConfigError, DeviceError
 from hil.instruments import Multimeter
 from hil.runfile import Column, TableSpec
 from hil.tile import Tile
@@ -95,6 +95,7 @@ def measure(bench: CalibrationBench, options: DacOptions | None = None) -> Part:
     Raises:
         CalibrationError: part `zero` was not measured.
         ConfigError: the multimeter is no multimeter, or nobody said where it is.
+        DeviceError: no channel is as told by the multimeter: it is not connected to them.
     """
     options = options or DacOptions()
     bench.known.require(["zero"])
@@ -150,6 +151,15 @@ def _by_multimeter(bench: CalibrationBench, options: DacOptions, dmm: Multimeter
     lines.share_noise()
     gain = lines.slope - 1.0
     sound = lines.ok & (np.abs(gain) <= options.gain_max) & (np.abs(lines.offset) <= options.offset_max_v)
+    if reached.any() and not sound.any():
+        # Part zero has seen these rows carry current.
+        k = int(reached.argmax())
+        raise DeviceError(
+            f"{dmm.identity} sees no drive channel do as told: {wiring.channel_names[k]} is said to be "
+            f"{1e3 * lines.offset[k]:.3g} mV off at idle and to rise by {lines.slope[k]:.3g} V per volt",
+            fix="check that its low terminal is on board ground and its high one on the pad, or its scanner on the "
+            "drive channels; or leave it away",
+        )
     broken = reached & ~sound
     findings += [
         f"{wiring.channel_names[k]}: gives {1e3 * lines.offset[k]:.3g} mV more than told at idle and rises by "
@@ -301,7 +311,7 @@ def _by_own_converters(bench: CalibrationBench, options: DacOptions) -> Part:
     ]
     findings.append(
         "gains of the drive channels were not measured: without a multimeter a gain looks like a larger conductance; "
-        f"they count as 0 within {options.nominal_gain:.1%}"
+        f"they count as 0 within {100 * options.nominal_gain:g} %"
     )
     with np.errstate(invalid="ignore"):
         # What few cells scatter is in this, too: it is an upper bound.

@@ -210,12 +210,23 @@ def fit(bench: CalibrationBench, data: LineData, options: LineOptions) -> LineFi
         resistances=now,
         r_on_sigma_ohm=sigma_mux,
         row_sigma_ohm=sigma_wire,
-        col_sigma_ohm=float(np.sqrt(np.mean(left**2) / scale)) if scale > 0.0 else np.nan,
+        col_sigma_ohm=_sigma_by_column(left, by_source),
         conductance_s=conductance_s,
         residual_alone=float(np.sqrt(np.mean(wrong[good] ** 2))),
         residual_together=float(np.sqrt(np.mean(left**2)) / np.abs(data.together_a).mean()),
         steps=steps,
     )
+
+
+def _sigma_by_column(left: Matrix, by_source: Matrix) -> float:
+    """One sigma of the number that `by_source` was fitted with, from how much single columns differ from it.
+
+    What is wrong with a column is wrong in all sets, so that the number of columns counts and not that of sets.
+    """
+    weight = (by_source**2).sum(axis=0)
+    if not weight.any():
+        return float("nan")
+    return float(np.sqrt(((by_source * left).sum(axis=0) ** 2).sum()) / weight.sum())
 
 
 def _loads(current_a: Matrix, cols: Lines) -> tuple[Matrix, Matrix]:

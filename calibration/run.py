@@ -39,10 +39,12 @@ class Step:
     Attributes:
         needs: parts that correct what this one measures.
         measure: the procedure.
+        changes: parts that it makes untrue, since it changes cells.
     """
 
     needs: tuple[str, ...]
     measure: Callable[[CalibrationBench, Wishes], Part]
+    changes: tuple[str, ...] = ()
 
 
 def _line(bench: CalibrationBench, wishes: Wishes) -> Part:
@@ -68,7 +70,7 @@ STEPS: Mapping[str, Step] = {
     "line": Step(("zero", "dac", "tia"), _line),
     "noise": Step(("zero",), lambda bench, wishes: noise.measure(bench)),
     "array": Step(("zero", "dac", "tia", "line", "noise"), lambda bench, wishes: array.measure(bench)),
-    "gate": Step(("array",), _gate),
+    "gate": Step(("zero",), _gate, changes=("array",)),
 }
 #: what `hil calibrate all` measures; `gate` wears cells and is asked for by its name
 ALL = ("zero", "dac", "tia", "line", "noise", "array")
@@ -78,9 +80,15 @@ def new_calibration(session: Session, seed: int) -> Calibration:
     """A calibration without parts, for the board of an open session.
 
     Raises:
-        CalibrationError: the backend does not say how it is wired, or which board it is.
+        CalibrationError: the backend does not say how it is wired, or which board it is; or it has a calibration
+            applied, so that what that one takes off would be missed.
     """
     info: BackendInfo = session.info
+    if info.calibration_id is not None:
+        raise CalibrationError(
+            f"backend {info.name!r} has calibration {info.calibration_id} applied: its errors cannot be seen",
+            fix="measure without: a daemon must be started without calibration.file",
+        )
     electrics = info.identity.get("electrics")
     if info.wiring is None or not isinstance(electrics, Mapping):
         raise CalibrationError(
@@ -119,10 +127,14 @@ def plan(wanted: Sequence[str], have: Collection[str], *, again: bool) -> list[s
         missing = [need for need in STEPS[name].needs if need not in have and need not in chosen]
         if missing:
             raise CalibrationError(
-                f"part {name} needs what {' and '.join(missing)} would measure, which is not there yet",
+                f"part {name} needs what {_listed(missing)} would measure, which is not there yet",
                 fix=f"run first: {'; '.join(f'hil calibrate {need}' for need in missing)}, or hil calibrate all",
             )
     return chosen
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def measure_parts(
@@ -130,7 +142,8 @@ def measure_parts(
 ) -> Calibration:
     """Measure parts one after the other; each is saved before the next begins.
 
-    A part that is measured again makes what was measured with the old one stale: those parts are dropped.
+    A part that is measured again makes what was measured with the old one stale, and one that changes cells what was
+    known of them: those parts are dropped.
 
     Args:
         bench: its `known` grows with every part.
@@ -139,13 +152,21 @@ def measure_parts(
         wishes: choices.
     """
     for name in names:
-        part = STEPS[name].measure(bench, wishes or Wishes())
-        part = replace(part, measured_unix_s=time.time())
-        stale = {other for other in bench.known.parts if name in _all_needs(other)}
-        kept = {other: old for other, old in bench.known.parts.items() if other not in stale}
-        bench.known = replace(bench.known, parts=kept, validation=None).with_part(part)
+        step = STEPS[name]
+        if untrue := [other for other in step.changes if other in bench.known.parts]:
+            # Before the first pulse: what is cut short has changed cells, too.
+            bench.known = _without(bench.known, untrue)
+            save(bench.known)
+        part = replace(step.measure(bench, wishes or Wishes()), measured_unix_s=time.time())
+        stale = [other for other in bench.known.parts if name in _all_needs(other)]
+        bench.known = _without(bench.known, stale).with_part(part)
         save(bench.known)
     return bench.known
+
+
+def _without(known: Calibration, names: Collection[str]) -> Calibration:
+    """The calibration without some parts, and hence not validated."""
+    return replace(known, parts={n: part for n, part in known.parts.items() if n not in names}, validation=None)
 
 
 def _all_needs(name: str) -> set[str]:

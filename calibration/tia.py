@@ -112,7 +112,7 @@ def _nominal(bench: CalibrationBench, options: TiaOptions) -> Part:
         options=asdict(options),
         findings=(
             "amperes per code are nominal: there was no source-measure unit; currents are true within "
-            f"{options.nominal_uncertainty:.2%}, column by column",
+            f"{100 * options.nominal_uncertainty:g} %, column by column",
         ),
     )
 

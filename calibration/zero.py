@@ -71,7 +71,10 @@ def measure(bench: CalibrationBench, options: ZeroOptions | None = None) -> Part
     alone_s = (driven_a if holds_others(bench, bench.v_read_v) else driven_a - idle.mean_a) / bench.v_read_v
     channel = bench.wiring.row_channel[rows]
     connected = groups(bench, rows)
-    row_v, col_v = split_offsets(alone_s, idle.mean_a, together.mean(axis=0), channel, connected)
+    found_v, col_v = split_offsets(alone_s, idle.mean_a, together.mean(axis=0), channel, connected)
+    # It knows nothing of channels after the last one that works.
+    row_v = np.full(bench.wiring.n_channels, np.nan)
+    row_v[: len(found_v)] = found_v
     explained_a = (row_v[channel][:, None] - col_v) * alone_s
     left_a = np.concatenate([idle.mean_a[g] - explained_a[g].sum(axis=0) for g in connected])
     noise_a = np.sqrt(np.nanmedian(idle.variance_a2))
@@ -121,7 +124,7 @@ def working_lines(
     if not usual_a > least_a:
         raise CalibrationError(
             f"half of the cells carry less than {least_a:.2g} A at {bench.v_read_v:g} V: the array is not formed",
-            fix="form it first: hil array form",
+            fix="form it first: hil array form; or raise lsm.v_read_v",
         )
     shape = bench.session.info.shape
     row_works, col_works = np.zeros(shape[0], np.bool_), np.zeros(shape[1], np.bool_)
@@ -151,7 +154,8 @@ def split_offsets(
         connected: rows that share a phase.
 
     Returns:
-        Shapes (channels,) and (cols,); the median of the latter is 0. A channel without rows is NaN.
+        Shapes (channels,), up to the last one that has a row, and (cols,); the median of the latter is 0. A channel
+        without rows is NaN.
     """
     n = int(channel.max()) + 1
     normal = np.zeros((n, n))
@@ -186,12 +190,12 @@ def _findings(bench: CalibrationBench, row_works: NDArray[np.bool_], col_works: 
     for k, name in enumerate(wiring.converter_names):
         own = wiring.col_converter == k
         if own.sum() > 1 and not col_works[own].any():
-            found.append(f"{name} does not answer: its {own.sum()} columns {_ranges(own)} are left out")
+            found.append(f"{name} does not work: its {own.sum()} columns {_ranges(own)} are left out")
             col_left &= ~own
     for what, dead in (("row", row_left), ("column", col_left)):
         if dead.any():
-            several = "s carry" if dead.sum() > 1 else " carries"
-            found.append(f"{dead.sum()} {what}{several} no current, or too much, and left out: {_ranges(dead)}")
+            several, are = ("s carry", "are") if dead.sum() > 1 else (" carries", "is")
+            found.append(f"{dead.sum()} {what}{several} no current, or too much, and {are} left out: {_ranges(dead)}")
     return found
 
 

@@ -39,7 +39,7 @@ table { border-collapse: collapse; max-width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .15rem 1.2rem .15rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere; }
 th { font-weight: normal; color: var(--soft); min-width: 4rem; }
-thead th { font-weight: bold; }
+thead th { font-weight: bold; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
 figure { margin: 1.2rem 0; break-inside: avoid; }

@@ -28,9 +28,9 @@ def calibrated(
         return nominal.copy()
     if found.value.shape != nominal.shape:
         raise CalibrationError(
-            f"calibration {calibration.calibration_id}: {name} has shape {found.value.shape}, "
-            f"this board needs {nominal.shape}",
-            fix="use the calibration of this board",
+            f"calibration {calibration.calibration_id} is of board {calibration.board.serial} with board profile "
+            f"{calibration.board.profile}: its {name} has shape {found.value.shape}, this board needs {nominal.shape}",
+            fix="use the calibration of this board, or its board.profile",
         )
     # An uncertainty that nobody stated is no reason to leave a value.
     used = found.ok & ~(found.uncertainty > known_to)

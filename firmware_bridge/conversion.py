@@ -39,13 +39,13 @@ class ColumnConstants:
         """
         nominal = np.full(profile.cols, profile.adc.converter.lsb_v / profile.tia.r_feedback_ohm)
         found = calibrated(calibration, "amps_per_code", nominal)
-        ratio = found / nominal
-        far = ~((ratio >= 1.0 / _FACTOR_MAX) & (ratio <= _FACTOR_MAX))
+        far = ~((found >= nominal / _FACTOR_MAX) & (found <= nominal * _FACTOR_MAX))
         if calibration is not None and far.any():
             col = int(far.argmax())
+            ratio = float(found[col]) / float(nominal[col])
             raise CalibrationError(
                 f"calibration {calibration.calibration_id}: a step of column {col} is said to be {found[col]:.4g} A, "
-                f"{ratio[col]:.3g} times what the board profile says; {_FACTOR_MAX:g} times is the limit",
+                f"{ratio:.3g} times what the board profile says; {_FACTOR_MAX:g} times is the limit",
                 fix="correct tia.r_feedback_ohm in the board profile, then measure part tia again",
             )
         return cls(zero_code, found)

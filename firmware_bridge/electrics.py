@@ -37,6 +37,7 @@ def electrics(profile: BoardProfile) -> dict[str, float | int | str | bool]:
         "adc_bits": ADC_BITS,
         "dac_full_scale_v": dac.output_range.span_v,
         "dac_bits": dac80508.BITS,
+        "dac_vdd_v": dac.vdd_v,
         "conversion_period_s": 2 * FRAME_CLOCKS * half_period_ticks(adc.clock_hz) * TICK_S,
         "dac_settle_s": dac.settle_s,
         "mux_settle_s": mux.settle_s,

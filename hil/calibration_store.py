@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hil.aside import written_aside
 from hil.calibration_file import PARTS, BoardIdentity, Calibration, Part, Quantity
+from hil.calibration_shapes import check_shapes
 from hil.errors import CalibrationError
 from hil.wiring import Wiring
 
@@ -53,7 +54,7 @@ def fields_of(calibration: Calibration) -> dict[str, str | NDArray[Any]]:
         "wiring/col_ok": wiring.col_ok.astype(np.bool_),
         "electrics": _to_json(calibration.electrics),
         "software": _to_json(calibration.software),
-        "seed": np.asarray(calibration.seed, np.int64),
+        "seed": np.asarray(calibration.seed, np.uint64),
         "created_unix_s": np.asarray(calibration.created_unix_s, np.float64),
     }
     for part in calibration.parts.values():
@@ -168,7 +169,7 @@ def load(path: Path) -> Calibration:
             signature = stream.read(len(_HDF5_SIGNATURE))
     except FileNotFoundError:
         raise CalibrationError(
-            f"there is no calibration file {path}", fix="correct calibration.file, or measure with `hil calibrate all`"
+            f"there is no calibration file {path}", fix="correct its path, or make one with `hil calibrate all`"
         ) from None
     except OSError as error:
         raise CalibrationError(
@@ -189,6 +190,7 @@ def load(path: Path) -> Calibration:
         if attributes != expected:
             raise ValueError("its content is not what its hash says")
         calibration = calibration_of(fields)
+        check_shapes(calibration)
         return calibration if validation is None else calibration.with_validation(json.loads(validation))
     except CalibrationError:
         raise

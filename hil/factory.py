@@ -73,10 +73,18 @@ def _fitting(made: CrossbarBackend, calibration: Calibration | None, settings: A
     return made
 
 
-def _remote(url: str) -> CrossbarBackend:
+def _remote(url: str, settings: Any) -> CrossbarBackend:
     from firmware_bridge.remote_backend import RemoteBackend
 
-    return RemoteBackend(url)
+    made, calibration = RemoteBackend(url), _calibration(settings)
+    # A daemon applies a calibration of its own: one that is asked for here must be that one.
+    if calibration is not None and (applied := made.info.calibration_id) != calibration.calibration_id:
+        raise ConfigError(
+            f"the daemon at {url} has {f'calibration {applied}' if applied else 'no calibration'} applied, "
+            f"not {calibration.calibration_id}",
+            fix="start it with this one: hil serve ... --set calibration.file=FILE",
+        )
+    return made
 
 
 #: name -> how to make it
@@ -95,15 +103,16 @@ def create_backend(name: str, settings: Any, *, seed: int) -> CrossbarBackend:
 
     Args:
         name: a key of `BACKENDS`, or the URL of a daemon: `tcp://HOST:PORT`, `serial:///dev/ttyUSB0?baud=921600`.
-        settings: the whole configuration; each backend reads its own section, one behind a URL none.
+        settings: the whole configuration; each backend reads its own section, one behind a URL none: a calibration
+            that is named must be the one that its daemon has applied.
         seed: draws a simulated chip and its noise; a daemon has its own.
 
     Raises:
-        ConfigError: no such backend, or the packages it needs are not installed.
+        ConfigError: no such backend, the packages it needs are not installed, or a daemon has another calibration.
         CalibrationError: the calibration file is missing, damaged, of another board or stale.
     """
     if name.partition("://")[0] in SCHEMES and "://" in name:
-        return _remote(name)
+        return _remote(name, settings)
     try:
         make = BACKENDS[name]
     except KeyError:

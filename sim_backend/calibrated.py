@@ -7,14 +7,16 @@ amplifiers' input offsets, and noise. Each part obeys the switch of its settings
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
 from hil.calibration_file import Calibration
-from hil.errors import ConfigError
+from hil.errors import CalibrationError, ConfigError
 from hil.wiring import Wiring
 from sim_backend.adc import ColumnAdcs
 from sim_backend.cells import CellState
@@ -27,6 +29,21 @@ from sim_backend.tia import ColumnTias
 #: parts without which there is no chip to simulate
 NEEDED = ("zero", "line", "noise", "array")
 
+#: what must be known of the board's profile
+_ELECTRICS = (
+    "mux_width",
+    "selects",
+    "inhibit",
+    "r_feedback_ohm",
+    "v_common_v",
+    "adc_v_reference_v",
+    "adc_bits",
+    "dac_full_scale_v",
+    "dac_bits",
+)
+#: no quantity comes near this, in its SI unit; far beyond it sums overflow
+_LARGEST = 1e6
+
 #: cells that conduct more than this many times what a pristine one does are formed
 _FORMED_OVER_PRISTINE = 2.0
 
@@ -35,7 +52,7 @@ def measured_settings(calibration: Calibration, settings: SimSettings) -> SimSet
     """The user's settings, with what is known of the board in place of theirs.
 
     Raises:
-        CalibrationError: a part is missing.
+        CalibrationError: a part is missing, or a value is none that a board can have.
         ConfigError: the user asked for another size of the array, or for a chip from a file.
     """
     calibration.require(NEEDED)
@@ -52,22 +69,27 @@ def measured_settings(calibration: Calibration, settings: SimSettings) -> SimSet
             fix="leave one of them away",
         )
     board = calibration.electrics
+    if missing := [name for name in _ELECTRICS if name not in board]:
+        raise CalibrationError(
+            f"calibration {calibration.calibration_id} does not say {', '.join(missing)} of its board",
+            fix="measure again with hil calibrate all",
+        )
     parts: dict[str, dict[str, Any]] = {
         "noise": {
-            "relative": float(calibration.value("read_noise")),
-            "flicker_share": float(np.clip(calibration.value("flicker_share"), 0.0, 1.0)),
+            "relative": min(1.0, _number(calibration, "read_noise", settings.noise.relative)),
+            "flicker_share": min(1.0, _number(calibration, "flicker_share", settings.noise.flicker_share)),
         },
         # Telegraph noise of the cells is inside their measured noise.
         "telegraph": {"enabled": False},
         "faults": {"enabled": False},
-        "lines": {name: max(0.0, float(calibration.value(name))) for name in ("row_ohm", "col_ohm")},
-        "mux": {"width": int(board["mux_width"]), "selects": board["selects"], "inhibit": bool(board["inhibit"])},
+        "lines": {name: _number(calibration, name, 0.0) for name in ("row_ohm", "col_ohm")},
+        "mux": {"width": board["mux_width"], "selects": board["selects"], "inhibit": board["inhibit"]},
         # The board's codes are trimmed channel by channel, so that rounding has no sign in common.
-        "dac": {"full_scale_v": board["dac_full_scale_v"], "bits": int(board["dac_bits"]), "enabled": False},
+        "dac": {"full_scale_v": board["dac_full_scale_v"], "bits": board["dac_bits"], "enabled": False},
         "tia": {name: board[name] for name in ("r_feedback_ohm", "v_common_v")},
-        "adc": {"v_reference_v": board["adc_v_reference_v"], "bits": int(board["adc_bits"])},
+        "adc": {"v_reference_v": board["adc_v_reference_v"], "bits": board["adc_bits"]},
     }
-    changed = {part: getattr(settings, part).model_copy(update=values) for part, values in parts.items()}
+    changed = {name: _with(calibration, getattr(settings, name), values) for name, values in parts.items()}
     return settings.model_copy(update=shape | changed)
 
 
@@ -119,13 +141,40 @@ def measured_identity(calibration: Calibration) -> dict[str, Any]:
     }
 
 
+def _with(calibration: Calibration, part: BaseModel, values: Mapping[str, Any]) -> BaseModel:
+    """A part of the settings with values of a calibration, which obey the same bounds as those of a person."""
+    try:
+        checked = type(part).model_validate({**part.model_dump(), **values}, strict=True)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise CalibrationError(
+            f"calibration {calibration.calibration_id} says of its board what none can have: {wrong}",
+            fix="measure again with hil calibrate all",
+        ) from None
+    return part.model_copy(update={name: getattr(checked, name) for name in values})
+
+
+def _number(calibration: Calibration, name: str, instead: float) -> float:
+    """A quantity that is one number and none below zero; `instead` where it could not be measured."""
+    return max(0.0, float(_usable(calibration, name, instead=instead, even_unsure=True)))
+
+
 def _usable(
     calibration: Calibration, name: str, *, instead: float | None = None, even_unsure: bool = False
 ) -> NDArray[np.float64]:
-    """Values of a quantity; in place of those that are not usable the mean of the usable ones, or `instead`."""
+    """Values of a quantity; in place of those that are not usable the mean of the usable ones, or `instead`.
+
+    Raises:
+        CalibrationError: one is larger than anything on a board.
+    """
     value = np.array(calibration.value(name), np.float64)
     found = calibration.quantity(name)
     finite = np.isfinite(value)
+    if (np.abs(value[finite]) > _LARGEST).any():
+        raise CalibrationError(
+            f"calibration {calibration.calibration_id}: {name} goes up to {np.abs(value[finite]).max():.3g}",
+            fix="measure that part again",
+        )
     sure = finite & found.ok if found is not None else finite
     if instead is None:
         instead = float(value[sure].mean()) if sure.any() else 0.0

@@ -22,6 +22,9 @@ TIMEOUT_S = 5.0
 #: longest wait for the answer of something that may be no instrument
 DISCOVERY_TIMEOUT_S = 0.5
 _TERMINATION = "\n"
+_FIX_NAME = "give a VISA name such as TCPIP::192.168.1.20::5025::SOCKET; see docs/how-to/connect-instruments.md"
+#: packages that pyvisa-py needs for an interface, by the beginning of a name
+_PACKAGES = {"USB": "pyusb", "GPIB": "gpib-ctypes", "ASRL": "pyserial"}
 
 
 class Found(NamedTuple):
@@ -51,6 +54,8 @@ def open_link(resource: str, who: str, *, library: str | None = None, timeout_s:
         TransportError: it cannot be reached. A refused socket is seen only when the first command is sent.
     """
     resources = _resources(library)
+    if "::" not in resource:
+        raise ConfigError(f"{who} cannot be opened: {resource!r} is no VISA name", fix=_FIX_NAME)
     # pyvisa names what is wrong with a name or an interface by a ValueError; connecting has errors of all kinds.
     try:
         connection: Any = resources.open_resource(
@@ -61,15 +66,19 @@ def open_link(resource: str, who: str, *, library: str | None = None, timeout_s:
             open_timeout=round(timeout_s * 1e3),
         )
     except (ValueError, ImportError) as error:
-        raise ConfigError(
-            f"{who} cannot be opened: {error}",
-            fix="give a VISA name such as TCPIP::192.168.1.20::5025::SOCKET; see docs/how-to/connect-instruments.md",
-        ) from error
+        raise ConfigError(f"{who} cannot be opened: {' '.join(str(error).split())}", fix=_fix(resource)) from error
     except Exception as error:
         raise TransportError(
             f"{who} cannot be reached: {error}", fix="check that it is switched on and connected, and its address"
         ) from error
     return Link(connection, who)
+
+
+def _fix(resource: str) -> str:
+    for interface, package in _PACKAGES.items():
+        if resource.upper().startswith(interface):
+            return f"if it says that a package is missing: pip install {package}; else {_FIX_NAME}"
+    return _FIX_NAME
 
 
 def discover(library: str | None = None) -> list[Found]:

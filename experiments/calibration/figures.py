@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.gate import GateLaw
 from experiments import style
 from experiments.array import drawings
 from experiments.array.units import scaled
@@ -71,7 +72,7 @@ def _resistances(calibration: Calibration) -> Any:
     _line_by_line(left, right, _known(calibration, "r_on_ohm"), "mux", "on-resistance", "Ω")
     wires = [(name, calibration.quantity(key)) for name, key in (("bit line", "row_ohm"), ("source line", "col_ohm"))]
     texts = [
-        f"{name} {float(q.value):.4f} ± {float(q.uncertainty):.4f} Ω per cell" for name, q in wires if q is not None
+        f"{name} {float(q.value):.4g} ± {float(q.uncertainty):.2g} Ω per cell" for name, q in wires if q is not None
     ]
     style.heading(made, "On-resistance of the muxes" + (f";  {',  '.join(texts)}" if texts else ""))
     return made
@@ -113,9 +114,35 @@ def _noise(calibration: Calibration) -> Any:
         lanes[converters.ok], converters.value[converters.ok], converters.uncertainty[converters.ok],
         linestyle="none", marker="o", markersize=4, color=COLOURS[0], ecolor=COLOURS[7], elinewidth=0.8,
     )  # fmt: skip
-    right.set(xlabel="converter", ylabel="noise (LSB)", ylim=(0, None))
+    top = float(np.max(converters.value[converters.ok], initial=0.1))
+    right.set(xlabel="converter", ylabel="noise (LSB)", ylim=(0, 1.15 * top))
     _whole_numbers(right.xaxis)
     style.title(right, "converters, without rounding")
+    return made
+
+
+def _gate(calibration: Calibration) -> Any:
+    made, (left, right) = style.figure(9.6, 3.4, cols=2)
+    gate_v = _known(calibration, "gate_v").value
+    for axes, name, label in (
+        (left, "set_conductance_s", "conductance after SET (µS)"),
+        (right, "compliance_a", "current limit (µA)"),
+    ):
+        found = _known(calibration, name)
+        axes.errorbar(
+            gate_v[found.ok], 1e6 * found.value[found.ok], 1e6 * found.uncertainty[found.ok], label="median of cells",
+            linestyle="none", marker="o", markersize=4, color=COLOURS[0], ecolor=COLOURS[7], elinewidth=0.8,
+        )  # fmt: skip
+        axes.set(xlabel="gate voltage (V)", ylabel=label)
+    law = [calibration.quantity(name) for name in ("gate_threshold_v", "set_gate_s_per_v", "set_series_ohm")]
+    values = [float(found.value) for found in law if found is not None and np.isfinite(found.value)]
+    if len(values) == len(law):
+        v = np.linspace(gate_v.min(), gate_v.max(), 200)
+        left.plot(v, 1e6 * GateLaw(*values).conductance_s(v), color=COLOURS[3], linewidth=1.2, label="fit")
+        left.legend(frameon=False, fontsize=8, loc="upper left")
+    for axes in (left, right):
+        axes.set_ylim(bottom=0.0)
+    style.heading(made, "Word-line gate: what a SET leaves, and the current that it lets through")
     return made
 
 
@@ -123,8 +150,9 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "offsets", ("row_offset_v", "column_offset_v"), _offsets,
         "Left: what each drive channel gives above its idle level when it is told to idle, and the level of each "
-        "column's virtual ground. Bars are one sigma; crosses are lines that are not usable. Right: how often each "
-        "value occurs. Without a multimeter only differences can be seen: the median column is then at zero.",
+        "column's virtual ground. Bars are one sigma; crosses at the lower end are lines that are not usable. Right: "
+        "how often each value occurs. Without a multimeter only differences can be seen: the median column is then at "
+        "zero.",
     ),
     Picture(
         "drive_gain", ("row_gain_error",), _drive_gain,
@@ -157,6 +185,11 @@ PICTURES: tuple[Picture, ...] = (
         "noise", ("read_noise_cell", "converter_noise_lsb"), _noise,
         "Left: read noise of the cells whose noise is larger than the usual one beyond chance; the line is the usual "
         "one. Right: noise of each converter, rounding taken off.",
+    ),
+    Picture(
+        "gate", ("gate_v", "set_conductance_s", "compliance_a"), _gate,
+        "Left: conductance that a SET leaves at each gate voltage, median over the cells. Right: the current that the "
+        "gate lets through, which is that conductance times the voltage of the SET. Bars are one sigma.",
     ),
 )  # fmt: skip
 
@@ -207,16 +240,19 @@ def _line_by_line(left: Any, right: Any, quantity: Quantity, what: str, name: st
         elinewidth=0.8,
     )  # fmt: skip
     if n_bad := int((~good).sum()):
-        place = np.full(n_bad, np.median(value[good]))
-        left.plot(number[~good], place, linestyle="none", marker="x", color=COLOURS[3], label=f"not usable ({n_bad})")
-        left.legend(frameon=False, fontsize=8, loc="upper right")
+        # They have no value: at the lower end, whatever that is.
+        left.plot(
+            number[~good], np.full(n_bad, 0.04), linestyle="none", marker="x", markersize=4, color=COLOURS[3],
+            transform=left.get_xaxis_transform(), label=f"not usable ({n_bad})",
+        )  # fmt: skip
+        left.legend(fontsize=8)
     left.set(xlabel=what, ylabel=f"{name} ({shown_unit})")
     _whole_numbers(left.xaxis)
     data = value[good]
     right.hist(data, bins=int(np.clip(np.sqrt(data.size) * 1.5, 5, 40)), color=COLOURS[5])
     right.set(xlabel=f"{name} ({shown_unit})", ylabel=f"{what}s" if what != "mux" else "muxes")
     _whole_numbers(right.yaxis)
-    style.title(right, f"mean {data.mean():.4g}, sigma {data.std():.3g} {shown_unit}")
+    style.title(right, f"mean {data.mean():.3g} {shown_unit}, sigma {data.std():.3g} {shown_unit}")
 
 
 def _whole_numbers(axis: Any) -> None:

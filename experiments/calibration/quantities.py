@@ -29,6 +29,7 @@ LABELS: Mapping[str, tuple[str, str]] = {
     "flicker_share": ("1/f noise share", "%"),
     "telegraph_share": ("telegraph cells", "%"),
     "conductance_s": ("conductance", "S"),
+    "alone_s": ("current / read voltage", "S"),
     "read_noise_cell": ("noise by cell", "%"),
     "forming_mean_s": ("mean when formed", "S"),
     "forming_sigma_difference_s": ("sigma of pairs", "S"),
@@ -36,10 +37,19 @@ LABELS: Mapping[str, tuple[str, str]] = {
     "gate_threshold_v": ("gate threshold", "V"),
     "set_gate_s_per_v": ("SET slope by gate", "S/V"),
     "set_series_ohm": ("resistance in series", "Ω"),
+    "gate_v": ("gate voltages", "V"),
+    "set_conductance_s": ("... SET leaves", "S"),
+    "compliance_a": ("... current limit", "A"),
 }
 #: quantities that are masks: lines or cells are counted
 _COUNTED = {ROW_WORKS: "working rows", COL_WORKS: "working columns", "faults": "healthy cells"}
 _HEALTHY = {ROW_WORKS: 1, COL_WORKS: 1, "faults": 0}
+#: in which the quantities of a part are told, whatever their order in the file
+_ORDER = {name: k for k, name in enumerate((*LABELS, *_COUNTED))}
+#: what is smaller than this, in SI units, is rounding
+_NOTHING = 1e-15
+#: what a fit left, by the suffix of its name -> unit
+_RESIDUAL_UNITS: Mapping[str, str] = {"_a": "A", "_v": "V", "_relative": "%"}
 HEADER = ("part", "quantity", "median", "spread", "uncertainty", "usable")
 
 
@@ -74,10 +84,20 @@ class Line:
         return (self.part, label, *values, f"{self.n_ok:,} of {self.n:,}")
 
 
+def residual(name: str, value: float) -> str:
+    """What a fit left, as "idle current 2.67 nA"."""
+    for suffix, unit in _RESIDUAL_UNITS.items():
+        if name.endswith(suffix):
+            return f"{name.removesuffix(suffix).replace('_', ' ')} {number(value, unit)}"
+    return f"{name.replace('_', ' ')} {value:.3g}"
+
+
 def number(value: float | None, unit: str) -> str:
     """A value with its unit; nothing for None."""
     if value is None:
         return ""
+    if abs(value) < _NOTHING:
+        value = 0.0
     if unit == "%":
         return f"{100 * value:.3g} %"
     if unit in ("", "LSB"):
@@ -90,7 +110,8 @@ def line_of(part: str, name: str, quantity: Quantity) -> Line:
     """A quantity in a few numbers."""
     value, n = quantity.value, quantity.value.size
     if name in _COUNTED:
-        return Line(part, name, None, None, None, int((value == _HEALTHY[name]).sum()), n)
+        good = value[quantity.ok] == _HEALTHY[name]
+        return Line(part, name, None, None, None, int(good.sum()), good.size)
     n_ok = int((quantity.ok & np.isfinite(value)).sum())
     good = np.isfinite(value) & (quantity.ok if n_ok else True)
     if not good.any():
@@ -127,7 +148,8 @@ def summary(calibration: Calibration) -> dict[str, Any]:
             "residuals": {name: _finite(value) for name, value in part.residuals.items()},
             "findings": list(part.findings),
             "quantities": {
-                name: line_of(part.name, name, quantity).numbers() for name, quantity in part.quantities.items()
+                name: line_of(part.name, name, part.quantities[name]).numbers()
+                for name in sorted(part.quantities, key=lambda name: _ORDER.get(name, len(_ORDER)))
             },
         }
     return {

@@ -9,9 +9,9 @@ from typing import Any
 
 from experiments import page, style
 from experiments.calibration.figures import CAPTIONS
-from experiments.calibration.quantities import HEADER, Line
+from experiments.calibration.quantities import HEADER, Line, residual
 from experiments.calibration.verdicts import HEADER as VERDICT_HEADER
-from experiments.calibration.verdicts import SETS_HEADER, WATCHED_HEADER, rows_of, set_rows, watched_rows
+from experiments.calibration.verdicts import SETS_HEADER, WATCHED_HEADER, drifted, rows_of, set_rows, watched_rows
 from hil.errors import ConfigError
 from hil.runfile import RunReader, open_run
 
@@ -45,7 +45,7 @@ def report_html(reader: RunReader) -> str:
             fix="name a run of hil calibrate; hil runs list says which there are",
         )
     found: Mapping[str, Any] = reader.results.get("summary", {})
-    figures = [_figure(reader, name) for name in reader.figures]
+    figures = [_figure(reader, name) for name in CAPTIONS if name in reader.figures]
     return page.page(
         TITLES[reader.experiment],
         reader.run_id,
@@ -53,6 +53,7 @@ def report_html(reader: RunReader) -> str:
             page.verdict(reader, _in_words(reader, found), is_good=found.get("holds", True)),
             page.section("Verdict", page.table(rows_of(found.get("verdicts", [])), VERDICT_HEADER)),
             page.section("What was looked at", page.table(watched_rows(found.get("watched", [])), WATCHED_HEADER)),
+            page.section("Drifted", page.listing(drifted(found.get("watched", [])))),
             page.section("By kind of input", page.table(set_rows(found.get("sets", [])), SETS_HEADER)),
             page.section("Findings", page.listing(found.get("findings", []))),
             page.section("What was measured", page.table(_quantities(found), HEADER)),
@@ -99,7 +100,7 @@ def _methods(found: Mapping[str, Any]) -> str:
             part,
             content["method"],
             ", ".join(f"{role}: {name}" for role, name in content["instruments"].items()) or "none",
-            ", ".join(f"{name} {value:.3g}" for name, value in content["residuals"].items() if value is not None),
+            ", ".join(residual(name, value) for name, value in content["residuals"].items() if value is not None),
             page.utc(content["measured_unix_s"]),
         )
         for part, content in found.get("parts", {}).items()

@@ -20,8 +20,8 @@ from experiments.calibration.figures import figures_of
 from experiments.calibration.quantities import summary
 from hil.backend import BackendInfo, CrossbarBackend, Limits
 from hil.calibration_file import Calibration
-from hil.errors import CalibrationError, ConfigError
-from hil.instruments import Instrument
+from hil.errors import CalibrationError, CapabilityError, ConfigError, DeviceError
+from hil.instruments import Instrument, PowerSupply
 from hil.progress import Progress, no_progress
 from hil.provenance import software_versions
 from hil.runfile import RunFile, TableSpec
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 EXPERIMENT = "calibrate"
 _DAY_S = 86400.0
 
+#: most current of the DACs' supply: nine DAC80508 take some 10 mA each (TI SLASEL1D), and outputs may be loaded
+SUPPLY_LIMIT_A = 0.25
+_SUPPLY_TOLERANCE = 0.02
 #: opens instruments, which end with the stack
 Connect = Callable[[ExitStack], Mapping[str, Instrument]]
 
@@ -155,16 +158,28 @@ def execute(
     run_file: RunFile,
     connect: Connect,
     progress: Progress = no_progress,
+    *,
+    supply: Callable[[ExitStack], PowerSupply] | None = None,
 ) -> Outcome:
     """Measure, and end the run file; made with `calibration.run.tables`.
 
     Instruments are off and the array is at zero bias when this returns or raises. Parts that were measured before an
     error are in the calibration file. There is no run file if the backend could not be opened.
+
+    Args:
+        job: what to measure.
+        backend: the board; opened here.
+        run_file: completed here.
+        connect: opens the instruments that measure.
+        progress: told on the way.
+        supply: opens a power supply that feeds the DACs: it is on before the board is, and goes off after it.
     """
     with run_file:
         with ExitStack() as stack:
             try:
                 _make_folder(job.file.parent)
+                if supply is not None:
+                    _feed(supply(stack), backend)
                 session = stack.enter_context(open_session(backend, job.limits))
             except BaseException:
                 _discard(run_file)
@@ -188,6 +203,29 @@ def execute(
         figures, note = drawn(lambda: figures_of(known))
         run_file.finish("complete", {"summary": {**summary(known), "measured": names}, **figures})
     return Outcome(known, names, figures, note)
+
+
+def _feed(psu: PowerSupply, backend: CrossbarBackend) -> None:
+    """Switch the supply of the DACs on, at the voltage of the board's profile.
+
+    Raises:
+        DeviceError: it gives another voltage, or its current limit holds it back.
+        CapabilityError: the backend does not say what its DACs need.
+    """
+    facts = backend.info.identity.get("electrics", {})
+    if "dac_vdd_v" not in facts:
+        raise CapabilityError(
+            f"backend {backend.info.name!r} has no DACs that {psu.identity} could feed", fix="leave the role psu away"
+        )
+    wanted_v = float(facts["dac_vdd_v"])
+    psu.set_voltage(wanted_v, current_limit_a=SUPPLY_LIMIT_A)
+    psu.output_on()
+    found = psu.measure_in_control()
+    if abs(found.voltage_v - wanted_v) > _SUPPLY_TOLERANCE * wanted_v:
+        raise DeviceError(
+            f"{psu.identity} gives {found.voltage_v:.3f} V to the DACs, and was told {wanted_v:g} V",
+            fix="check its wiring and its sense lines",
+        )
 
 
 def drawn(make: Callable[[], Mapping[str, Any]]) -> tuple[dict[str, bytes], str | None]:

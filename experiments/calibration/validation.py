@@ -118,7 +118,7 @@ def criteria_of(found: Validation, lsm: Mapping[str, Any] | None) -> list[dict[s
     worst = max((s for s in found.sets if s.name not in found.sets_not_judged), key=lambda s: s.calibrated.rms_ratio)
     criteria += [
         criterion(
-            f"... at worst ({worst.name})",
+            f"rms error at worst ({worst.name})",
             worst.calibrated.rms_ratio,
             uncalibrated=None if worst.uncalibrated is None else worst.uncalibrated.rms_ratio,
         ),
@@ -127,9 +127,9 @@ def criteria_of(found: Validation, lsm: Mapping[str, Any] | None) -> list[dict[s
             one.systematic_ratio,
             uncalibrated=None if other is None else other.systematic_ratio,
         ),
-        criterion("its noise / noise", *_medians(found.sets, "noise_ratio")),
-        criterion("shape of noise (KS)", *_medians(found.sets, "deviation_ks")),
-        criterion("distribution of currents", *_medians(found.sets, "current_wasserstein")),
+        criterion("simulator's noise / noise", _median(found.sets, "noise_ratio")),
+        criterion("noise, KS distance", _median(found.sets, "deviation_ks")),
+        criterion("currents, Wasserstein / noise", _median(found.sets, "current_wasserstein")),
     ]
     if lsm is not None:
         criteria += lsm_criteria(lsm)
@@ -158,8 +158,8 @@ def lsm_criteria(lsm: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _medians(sets: Sequence[SetOutcome], name: str) -> tuple[float, str]:
-    return float(np.median([getattr(s.calibrated, name) for s in sets])), "median"
+def _median(sets: Sequence[SetOutcome], name: str) -> float:
+    return float(np.median([getattr(s.calibrated, name) for s in sets]))
 
 
 def draw_ratios(found: Validation) -> Any:

@@ -65,6 +65,15 @@ def watched_rows(watched: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
+def drifted(watched: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What has drifted, line by line where it is known which."""
+    return [
+        f"{one['name']}: {', '.join(one['outside'])}{', ...' if one['n_outside'] > len(one['outside']) else ''}"
+        for one in watched
+        if one["outside"]
+    ]
+
+
 def _deviation(value: float, unit: str) -> str:
     if unit == "1":
         return f"{100 * value:+.2f} %"

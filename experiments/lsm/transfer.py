@@ -227,6 +227,6 @@ def _figure(outcome: Outcome, title: str) -> bytes:
         xticks=[0, 1], xticklabels=[f"tested on {side}" for side in SIDES], xlim=(-0.5, 1.6),
         ylabel="accuracy in %, 95 % intervals",
     )  # fmt: skip
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
     style.title(axes, title)
     return style.png(figure)

@@ -51,6 +51,8 @@ app = typer.Typer(
 _FINDINGS_MAX = 20
 #: what an instrument of the bench twin is called
 TWIN = "twin"
+#: role of the power supply, which feeds the DACs while the others measure
+SUPPLY = "psu"
 
 PadRowOption = Annotated[
     int | None,
@@ -122,7 +124,8 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "gate",
-        """Measure the conductance that a SET leaves at each gate voltage. Wears the cells of --region. Needs array.""",
+        """Measure the conductance that a SET leaves at each gate voltage. Wears the cells of --region and drops
+        part array, which then has to be measured again. Needs zero.""",
         ("hil calibrate all --chip-seed 7", "hil calibrate gate --chip-seed 7 --region 0:4,0:4 --yes"),
     ),
 )
@@ -309,14 +312,14 @@ def _run(asked: _Asked, board: Board, job: Any, chip_seed: int) -> dict[str, Any
     run_file = start(asked.out, EXPERIMENT, board.backend, config, board.identity, asked.seed, tables(info.shape))
     try:
         with progress_bars() as progress:
-            outcome = execute(
-                job, board.backend, run_file, lambda stack: _connect(stack, asked.instruments, board.backend), progress
-            )
+            instruments = _Instruments(asked.instruments, board.backend)
+            outcome = execute(job, board.backend, run_file, instruments.connect, progress, supply=instruments.supply)
     except BaseException:
         if run_file.path.exists():  # it is gone where nothing was done
             typer.echo(f"run file:         {run_file.path}", err=True)
         if job.file.exists():
-            typer.echo(f"calibration file: {job.file}: the same command goes on after its last part", err=True)
+            same = "hil calibrate all" if asked.again else "the same command"
+            typer.echo(f"calibration file: {job.file}: {same} measures what is missing in it", err=True)
         raise
     report, note = write_report_beside(run_file.path)
     return {
@@ -333,25 +336,39 @@ def _run(asked: _Asked, board: Board, job: Any, chip_seed: int) -> dict[str, Any
     }
 
 
-def _connect(stack: ExitStack, specs: Mapping[str, str], backend: Any) -> dict[str, Instrument]:
-    """Open the instruments by role; they are off when the stack ends."""
-    if not specs:
-        return {}
-    resources = dict(specs)
-    try:
-        from drivers.instruments import open_instrument
+class _Instruments:
+    """Instruments of `--instrument`, opened when they are needed; they are off when the stack ends."""
 
-        if TWIN in resources.values():
-            from firmware_bridge.emulator.twin import twin_for
+    def __init__(self, specs: Mapping[str, str], backend: Any) -> None:
+        self._resources = dict(specs)
+        self._backend = backend
+        self._twin: Any = None
 
-            twin = stack.enter_context(twin_for(backend))
-            resources = {role: twin.resources[role] if name == TWIN else name for role, name in resources.items()}
-    except ImportError as error:
-        raise ConfigError(
-            f"instruments need a package that is not installed: {error.name}",
-            fix='run: pip install "crossbar-hil[lab]"',
-        ) from None
-    return {role: stack.enter_context(open_instrument(role, resource)) for role, resource in resources.items()}
+    def connect(self, stack: ExitStack) -> dict[str, Instrument]:
+        """Those that measure, by role."""
+        return {role: self._open(stack, role) for role in self._resources if role != SUPPLY}
+
+    @property
+    def supply(self) -> Callable[[ExitStack], Any] | None:
+        """Opens what feeds the DACs; None where the board has its own supply."""
+        return (lambda stack: self._open(stack, SUPPLY)) if SUPPLY in self._resources else None
+
+    def _open(self, stack: ExitStack, role: str) -> Any:
+        resource = self._resources[role]
+        try:
+            from drivers.instruments import open_instrument
+
+            if resource == TWIN:
+                from firmware_bridge.emulator.twin import twin_for
+
+                self._twin = self._twin or stack.enter_context(twin_for(self._backend))
+                resource = self._twin.resources[role]
+        except ImportError as error:
+            raise ConfigError(
+                f"instruments need a package that is not installed: {error.name}",
+                fix='run: pip install "crossbar-hil[lab]"',
+            ) from None
+        return stack.enter_context(open_instrument(role, resource))
 
 
 # Showing
@@ -416,12 +433,19 @@ def _show_plan(
 def _show_nothing_to_do(asked: _Asked, file: Path, known: Calibration, as_json: bool) -> None:
     from experiments.calibration.quantities import summary
 
-    result = {"experiment": f"calibrate {asked.verb}", "measured": [], **summary(known), "calibration_file": str(file)}
+    result = {
+        "experiment": f"calibrate {asked.verb}",
+        "measured": [],
+        **summary(known),
+        "calibration_file": str(file),
+        "run_file": None,
+        "report": None,
+        "note": "nothing was measured: all of it is there already; --again measures it again",
+    }
     if as_json:
         print_json(result)
         return
     _show(f"hil calibrate {asked.verb}", result)
-    typer.echo("nothing was measured: all of it is there already; --again measures it again")
 
 
 app.command("validate", epilog=calibration_validate.VALIDATE_EXAMPLES)(calibration_validate.validate)

@@ -80,19 +80,21 @@ def known_calibration(
     wanted = asked or settings.calibration.file
     file = make_board(backend, uncalibrated_settings(settings), chip_seed).file(wanted, out)
     if not file.exists():
+        chip = f" --chip-seed {chip_seed}" if backend == "emulator" else ""
         raise CalibrationError(
             f"there is no calibration {file}",
-            fix=f"make one: hil calibrate all --backend {backend}, or name one: --calibration FILE",
+            fix=f"make one: hil calibrate all{chip} --backend {backend}, or name one: --calibration FILE",
         )
     return file, Calibration.load(file)
 
 
 def write_report_beside(path: Path) -> tuple[str | None, str | None]:
     """Report beside the run file, or why there is none; it never fails a run that is over."""
-    from experiments.calibration.report import write_report
     from hil.session import describe
 
     try:
+        from experiments.calibration.report import write_report
+
         return str(write_report(path)), None
     except Exception as error:
         return None, f"the run is complete, but its report is not: {describe(error)}"

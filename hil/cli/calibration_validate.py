@@ -250,7 +250,7 @@ def check(
 
     The exit code is 1 if it does not. A calibration that is too old may be checked, too.
     """
-    from experiments.calibration.verdicts import WATCHED_HEADER, watched_rows
+    from experiments.calibration.verdicts import WATCHED_HEADER, drifted, watched_rows
     from hil.cli.settings import load_settings
 
     settings = load_settings(config, overrides or [])
@@ -264,6 +264,9 @@ def check(
             WATCHED_HEADER,
             watched_rows(result["watched"]),
         )
+        typer.echo(f"drifted: more than {result['options']['z_limit']:g} sigmas of chance and allowed drift together")
+        for text in drifted(result["watched"]):
+            typer.echo(f"  {text}")
         typer.echo(result["text"])
         echo_paths(result)
     if not result["holds"]:

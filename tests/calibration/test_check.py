@@ -250,16 +250,17 @@ def test_what_the_calibration_has_masked_is_not_looked_at() -> None:
     assert check(board, found, v_read_v=V_READ, options=THOROUGH).holds
 
 
-def test_lines_that_the_board_lost_are_named() -> None:
+@pytest.mark.parametrize(("lost", "names"), [(slice(4, 6), ("row 4", "row 5")), (slice(4, 8), ("channel 1",))])
+def test_lines_that_the_board_lost_are_named(lost: slice, names: tuple[str, ...]) -> None:
     found = known()
     board = array(found)
     ok = np.ones(ROWS, np.bool_)
-    ok[4:8] = False
+    ok[lost] = False
     assert board.info.wiring is not None
     board._info = replace(board.info, wiring=replace(board.info.wiring, row_ok=ok))
     result = check(board, found, v_read_v=V_READ, options=THOROUGH)
     dead = by_name(result)["lines that carry current"]
-    assert dead.outside == ("row 4", "row 5", "row 6", "row 7")
+    assert dead.outside == names
     assert not result.holds
 
 

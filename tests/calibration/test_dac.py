@@ -7,7 +7,7 @@ import pytest
 from on_the_bench import Meter
 
 from calibration import dac
-from hil.errors import CalibrationError, ConfigError
+from hil.errors import CalibrationError, ConfigError, DeviceError
 
 
 def test_a_multimeter_with_a_scanner_finds_gain_and_offset_of_every_channel(lay) -> None:
@@ -50,6 +50,15 @@ def test_on_a_single_pad_one_channel_is_measured_and_the_others_are_moved_with_i
     (finding,) = part.findings
     assert "DAC80508 chip 0 channel 1" in finding
     assert "bit line 9" in finding
+
+
+def test_a_multimeter_that_is_not_connected_does_not_make_all_rows_dead(lay, monkeypatch) -> None:
+    laid = lay()
+    laid.knows_zero()
+    laid.connect(dmm=Meter(laid.terminals(), scanner=True))
+    monkeypatch.setattr(Meter, "measure_voltage_v", lambda meter: 0.0)
+    with pytest.raises(DeviceError, match=r"meter of the tests sees no drive channel do as told: DAC80508 chip 0"):
+        dac.measure(laid.bench)
 
 
 @pytest.mark.parametrize("pad_row", [None, 99])

@@ -32,7 +32,14 @@ def test_parts_that_are_there_are_skipped_unless_asked_for_again() -> None:
     assert run.plan(["zero"], run.ALL, again=True) == ["zero"]
 
 
-@pytest.mark.parametrize(("name", "have", "missing"), [("line", ["zero", "dac"], "tia"), ("array", [], "zero and dac")])
+@pytest.mark.parametrize(
+    ("name", "have", "missing"),
+    [
+        ("line", ["zero", "dac"], "tia would"),
+        ("line", ["zero"], "dac and tia would"),
+        ("array", [], "zero, dac, tia, line and noise would"),
+    ],
+)
 def test_a_missing_prerequisite_is_named_with_its_command(name: str, have: list[str], missing: str) -> None:
     with pytest.raises(CalibrationError, match=f"part {name} needs what {missing}") as error:
         run.plan([name], have, again=False)
@@ -81,11 +88,38 @@ def test_a_part_that_is_measured_anew_takes_along_what_rests_on_it(lay, steps) -
     assert again.calibration_id != whole.calibration_id
 
 
+def test_a_part_that_changes_cells_drops_what_was_known_of_them_before_it_begins(lay, steps, monkeypatch) -> None:
+    laid, saved = lay(), []
+    run.measure_parts(laid.bench, run.ALL, saved.append)
+
+    def stopped(bench: CalibrationBench, wishes: run.Wishes) -> Part:
+        raise DeviceError("stopped in mid-pulse", fix="none")
+
+    monkeypatch.setitem(run.STEPS, "gate", replace(run.STEPS["gate"], measure=stopped))
+    with pytest.raises(DeviceError):
+        run.measure_parts(laid.bench, ["gate"], saved.append)
+    assert "array" not in saved[-1].parts
+    assert "noise" in saved[-1].parts
+    monkeypatch.setitem(run.STEPS, "gate", replace(run.STEPS["gate"], measure=lambda bench, wishes: Part("gate", {})))
+    run.measure_parts(laid.bench, ["gate", "array"], saved.append)
+    assert set(saved[-1].parts) == set(PARTS), "the array can be measured again without wearing it again"
+
+
 def test_part_gate_wears_only_cells_that_were_named(lay) -> None:
     laid = lay()
     laid.bench.known = laid.bench.known.with_part(Part("array", {}))
     with pytest.raises(ConfigError, match="--region"):
         run.measure_parts(laid.bench, ["gate"], lambda known: None)
+
+
+def test_a_board_with_a_calibration_applied_is_refused_since_its_errors_do_not_show() -> None:
+    board, fabric, _ = emulate()
+    identity = {"board_serial": "board-1"}
+    with open_session(BoardBackend(fabric, board.profile, identity=identity)) as session:
+        known = run.new_calibration(session, seed=0)
+    backend = BoardBackend(fabric, board.profile, calibration=known, identity=identity)
+    with open_session(backend) as session, pytest.raises(CalibrationError, match=known.calibration_id):
+        run.new_calibration(session, seed=0)
 
 
 def test_a_board_that_does_not_tell_its_serial_number_is_refused() -> None:

@@ -157,6 +157,18 @@ def test_dead_lines_are_named_and_left_out() -> None:
     assert np.isfinite(part.quantities["column_offset_v"].value).all()
 
 
+@pytest.mark.parametrize("channel", [0, 2])
+def test_a_channel_whose_rows_carry_nothing_is_left_out_the_last_one_too(lay, channel: int) -> None:
+    laid = lay(seed=2)
+    for name in ("conductance_s", "programmed_s"):
+        laid.board.array.chip.state.cells[name][8 * channel : 8 * channel + 8] = 1e-9
+    laid.board.array.refresh()
+    part = zero.measure(laid.bench)
+    np.testing.assert_array_equal(part.quantities["row_offset_v"].ok, np.arange(3) != channel)
+    np.testing.assert_array_equal(part.quantities["row_works"].value, np.arange(24) // 8 != channel)
+    assert any(f"rows {8 * channel}-{8 * channel + 7} are left out" in text for text in part.findings)
+
+
 def test_an_array_that_is_not_formed_is_said_to_be_so(lay) -> None:
     laid = lay(seed=2, forming={"formed": False})
     with pytest.raises(CalibrationError, match="not formed"):

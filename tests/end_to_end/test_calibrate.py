@@ -12,9 +12,16 @@ from typing import Any
 
 import pytest
 from calibrations import NETWORK, calibrated
+from links import served
 
+from firmware_bridge.emulator import emulated_backend
+from firmware_bridge.link.tcp import TcpListener
 from hil.calibration_file import Calibration, Quantity
 from hil.runfile import open_run
+from sim_backend.settings import SimSettings
+
+#: one worker of pytest-xdist, so that a board is calibrated once
+pytestmark = pytest.mark.xdist_group("calibrate")
 
 FILE = "runs/calibrations/emulated-7.h5"
 ALL = ["zero", "dac", "tia", "line", "noise", "array"]
@@ -140,6 +147,15 @@ class TestInstruments:
         found = calibrate("tia", "--again", "--json", *instruments).json
         assert found["parts"]["tia"]["quantities"]["amps_per_code"]["n_ok"] > 8
 
+    def test_a_power_supply_feeds_the_dacs_of_a_board_without_a_supply_of_its_own(self, calibrate: Any) -> None:
+        fed = ("--set", "emulator.psu_feeds_dacs=true")
+        bench = ("--instrument", "smu=twin", "--pad-row", 0)
+        ran = calibrate("zero", "--again", *fed, *bench)
+        assert ran.code == 1
+        assert "DAC80508" in ran.stderr
+        found = calibrate("zero", "--again", "--json", *fed, *bench, "--instrument", "psu=twin").json
+        assert found["measured"] == ["zero"]
+
     def test_one_that_is_not_there_is_refused_by_name_before_anything_is_measured(
         self, calibrate: Any, tmp_path: Path
     ) -> None:
@@ -223,6 +239,26 @@ class TestValidating:
         written = re.search(r"report: +(\S+)", ran.stdout)
         assert written is not None
         assert "NOT ALL CRITERIA ARE MET" in Path(written[1]).read_text()
+
+
+class TestDaemon:
+    """A daemon applies its own calibration: one that a host names must be that one."""
+
+    @pytest.mark.parametrize("applied", [False, True])
+    def test_a_named_calibration_must_be_applied_there(
+        self, hil: Any, measured: Path, tmp_path: Path, applied: bool
+    ) -> None:
+        shutil.copytree(measured, tmp_path, dirs_exist_ok=True)
+        known = Calibration.load(tmp_path / FILE)
+        board = emulated_backend(str(tmp_path / "board.toml"), SimSettings(), 7, calibration=known if applied else None)
+        listener = TcpListener("127.0.0.1", 0)
+        with served(board, listener):
+            ran = hil("calibrate", "check", "--backend", listener.url, "--calibration", FILE)
+        if applied:
+            assert "the calibration still holds" in ran.stdout
+        else:
+            assert f"no calibration applied, not {known.calibration_id}" in ran.stderr
+            assert "--set calibration.file=FILE" in ran.stderr
 
 
 class TestNetwork:

@@ -181,8 +181,42 @@ class TestRoundTrip:
 
     def test_nan_payload_survives(self, path: Path) -> None:
         odd = np.array([0x7FF8000000000123, 0xFFF0000000000001], np.uint64).view(np.float64)
-        calibration().with_part(Part("line", {"row_ohm": Quantity.of(odd)})).save(path)
-        assert Calibration.load(path).value("row_ohm").tobytes() == odd.tobytes()
+        calibration().with_part(Part("line", {"odd_ohm": Quantity.of(odd)})).save(path)
+        assert Calibration.load(path).value("odd_ohm").tobytes() == odd.tobytes()
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("column_offset_v", np.zeros(5)),
+            ("row_offset_v", np.zeros((2, 1))),
+            ("row_ohm", np.zeros(1)),
+            ("conductance_s", np.zeros((6, 4))),
+            (ROW_WORKS, np.ones(3, np.bool_)),
+        ],
+    )
+    def test_a_quantity_of_another_array_is_refused(self, path: Path, name: str, value: Any) -> None:
+        calibration().with_part(Part("line", {name: Quantity.of(value)})).save(path)
+        with pytest.raises(CalibrationError, match=rf"contradicts itself: {name} of part line has shape"):
+            Calibration.load(path)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("row_channel", np.array([0, 1, 0, 2])),
+            ("col_converter", np.array([0, 0, 1, 1, 2, -1])),
+            ("row_position", np.zeros(3, np.intp)),
+            ("col_ok", np.ones((1, 6), np.bool_)),
+            ("channel_names", ()),
+        ],
+    )
+    def test_wiring_of_another_array_is_refused(self, path: Path, name: str, value: Any) -> None:
+        calibration(wiring=dataclasses.replace(WIRING, **{name: value})).save(path)
+        with pytest.raises(CalibrationError, match="contradicts itself"):
+            Calibration.load(path)
+
+    def test_the_largest_seed_survives(self, path: Path) -> None:
+        calibration(seed=2**64 - 1).save(path)
+        assert Calibration.load(path).seed == 2**64 - 1
 
     def test_options_may_hold_what_a_procedure_has_at_hand(self, path: Path) -> None:
         options = {"n": np.int64(3), "rows": np.arange(2), "file": Path("a/b"), "limit": float("inf"), "t": (1, 2)}

@@ -153,7 +153,7 @@ def test_a_drawn_simulator_has_wiring_too() -> None:
     assert info.calibration_id is None
     # The facts that a calibration of it will have are those that a board tells.
     board = emulate()[2].info.identity["electrics"]
-    assert set(info.identity["electrics"]) == set(board)
+    assert set(info.identity["electrics"]) == set(board) - {"dac_vdd_v"}, "a simulator needs no supply"
 
 
 def test_missing_parts_are_named() -> None:
@@ -161,6 +161,43 @@ def test_missing_parts_are_named() -> None:
     parts = {name: part for name, part in calibration.parts.items() if name not in ("line", "array")}
     with pytest.raises(CalibrationError, match="line, array"):
         SimBackend(calibration=replace(calibration, parts=parts))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mux_width", 0), ("selects", "none"), ("r_feedback_ohm", None), ("adc_bits", 14.5), ("v_common_v", float("nan"))],
+)
+def test_a_board_that_cannot_be_is_refused(name: str, value: Any) -> None:
+    calibration = independent()
+    with pytest.raises(CalibrationError, match=r"says of its board what none can have"):
+        SimBackend(calibration=replace(calibration, electrics={**calibration.electrics, name: value}))
+
+
+def test_electrics_that_are_missing_are_named() -> None:
+    calibration = independent()
+    electrics = {name: value for name, value in calibration.electrics.items() if name != "adc_bits"}
+    with pytest.raises(CalibrationError, match="does not say adc_bits"):
+        SimBackend(calibration=replace(calibration, electrics=electrics))
+
+
+def test_a_value_beyond_all_reason_is_refused() -> None:
+    cells_s = np.array(independent().value("conductance_s"))
+    cells_s[0, 0] = 1e300
+    calibration = with_value(independent(), "array", "conductance_s", cells_s)
+    with (
+        pytest.raises(CalibrationError, match="conductance_s goes up to 1e\\+300"),
+        open_session(SimBackend(calibration=calibration)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["read_noise", "flicker_share", "row_ohm"])
+def test_a_number_that_could_not_be_measured_does_not_make_results_that_are_none(name: str) -> None:
+    part = next(key for key in ("noise", "line") if name in independent().parts[key].quantities)
+    calibration = with_value(independent(), part, name, np.array(np.nan))
+    with open_session(SimBackend(calibration=calibration)) as session:
+        found = session.vmm(np.ones((3, 24), np.bool_), single_ended_tile(24, 16), 0.2)
+    assert np.isfinite(found).all()
 
 
 def test_settings_that_contradict_it_are_refused_by_name(tmp_path: Any) -> None:
