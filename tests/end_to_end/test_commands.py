@@ -101,8 +101,18 @@ def _quick_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibration.noise.measure", functools.partial(noise.measure, options=QUICK))
 
 
+def _needs_calibration(path: tuple[str, ...]) -> bool:
+    return path[0] == "calibrate" or path == ("lsm", "transfer")
+
+
+def _grouped(path: tuple[str, ...]) -> Any:
+    """On one worker of pytest-xdist, where they share the boards that were calibrated once."""
+    marks = [pytest.mark.xdist_group("calibrate")] if _needs_calibration(path) else []
+    return pytest.param(path, marks=marks, id=" ".join(path))
+
+
 @pytest.mark.usefixtures("_quick_bench", "_quick_noise")
-@pytest.mark.parametrize("path", [path for path in COMMANDS if path not in ENDLESS], ids=" ".join)
+@pytest.mark.parametrize("path", [_grouped(path) for path in COMMANDS if path not in ENDLESS])
 def test_examples_of_the_help_work(
     hil: Any, small: list[str], nmnist_archive: Path, tmp_path: Path, path: tuple[str, ...]
 ) -> None:
@@ -114,7 +124,7 @@ def test_examples_of_the_help_work(
         monday = array_run(tmp_path / "runs")
         array_run(tmp_path / "runs")
         assert hil("runs", "tag", monday, "monday").code == 0
-    if path[0] == "calibrate" or path == ("lsm", "transfer"):
+    if _needs_calibration(path):
         board = "network" if path in (("lsm", "transfer"), ("calibrate", "validate")) else "small"
         shutil.copytree(calibrated(board), tmp_path, dirs_exist_ok=True)
     for example in examples(hil(*path, "--help").stdout):
