@@ -349,7 +349,9 @@ def _print_transfer(result: dict[str, Any]) -> None:
     print_table("Accuracy, with its 95 % interval", header, [tuple(texts) for texts in by_side.values()])
     for one in result["lost_by_transfer"]:
         lost = _with_interval(one["accuracy_lost"], one["accuracy_lost_interval"], sign=True)
-        typer.echo(f"lost on the {one['tested_on']} by training on the other: {lost}")
+        low, high = one["accuracy_lost_interval"]
+        verdict = "no more than chance" if low <= 0.0 <= high else "more than chance"
+        typer.echo(f"on the {one['tested_on']}, training on the other costs {lost}: {verdict}")
 
 
 def _save_figures(figures: dict[str, bytes], folder: Path) -> list[str]:
