@@ -183,7 +183,7 @@ def known_noise(laid: Any, lsb: float = 0.8) -> None:
 
 def test_resistances_of_a_hidden_chip_are_found(lay) -> None:
     strays = []
-    for seed in (1, 2):
+    for seed in (1,):
         laid = lay(larger(), seed=seed, lines=WIRES)
         laid.bench.known = laid.bench.known.with_part(zero.measure(laid.bench))
         part = line.measure(laid.bench, line.LineOptions(n_columns=48, n_passes=24, n_together=60))

@@ -166,13 +166,15 @@ def test_that_the_array_is_safe_is_not_forgotten() -> None:
 
 def test_one_that_says_it_is_on_after_it_was_switched_off_is_reported() -> None:
     fake = FakeInstrument("smu")
-    instrument = opened("smu", fake).__enter__()
+    context = opened("smu", fake)
+    instrument = context.__enter__()
     fake.write = lambda message: fake._queue.append("1") if message == "OUTPUT?" else fake.sent.append(message)  # type: ignore[method-assign]
     with pytest.raises(DeviceError, match="THE SMU MAY STILL BE ON") as caught:
         instrument.close()
     assert fake.sent.count("OUTPUT OFF") >= 3
     assert caught.value.fix == "switch it off by hand"
     instrument.close()
+    context.__exit__(None, None, None)
 
 
 def test_an_answer_that_nobody_read_is_not_taken_for_the_state_of_the_output() -> None:
