@@ -75,8 +75,10 @@ class Session(CrossbarBackend, BenchAccess):
 
     def __init__(self, backend: CrossbarBackend, limits: Limits | None = None) -> None:
         self._backend = backend
-        self._limits = tighten(backend.info.limits, limits)
-        self._pulses_applied = np.zeros(backend.info.shape, np.int64)
+        #: who answers; kept, since every call is checked against it and a backend may take long to say it
+        self._about = backend.info
+        self._limits = tighten(self._about.limits, limits)
+        self._pulses_applied = np.zeros(self._about.shape, np.int64)
 
     @property
     def info(self) -> BackendInfo:
@@ -84,6 +86,7 @@ class Session(CrossbarBackend, BenchAccess):
 
     def open(self) -> None:
         self._backend.open()
+        self._about = self._backend.info
 
     def close(self) -> None:
         self._backend.close()
@@ -103,7 +106,7 @@ class Session(CrossbarBackend, BenchAccess):
     def vmm(
         self, x: RowInput, tile: Tile, v_read_v: float, *, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        tile.check_fits(self._backend.info.shape)
+        tile.check_fits(self._about.shape)
         check_voltage("read voltage", v_read_v, self._limits.v_read_max_v)
         self._check_rows(x, tile)
         if out is not None:
@@ -112,17 +115,17 @@ class Session(CrossbarBackend, BenchAccess):
 
     def read(self, mask: NDArray[np.bool_], v_read_v: float, *, n_average: int = 1) -> NDArray[np.float64]:
         self._check_mask(mask)
-        bipolar = self._backend.info.capabilities.bipolar_read
+        bipolar = self._about.capabilities.bipolar_read
         check_voltage("read voltage", abs(v_read_v) if bipolar else v_read_v, self._limits.v_read_max_v)
         _check_average(n_average)
         return self._backend.read(mask, v_read_v, n_average=n_average)
 
     def pulse(self, mask: NDArray[np.bool_], pulse: Pulse) -> PulseReport:
         self._check_mask(mask)
-        kinds = self._backend.info.capabilities.pulse_kinds
+        kinds = self._about.capabilities.pulse_kinds
         if pulse.kind not in kinds:
             raise CapabilityError(
-                f"backend {self._backend.info.name!r} has no {pulse.kind!r} pulse; it has: {sorted(kinds) or 'none'}",
+                f"backend {self._about.name!r} has no {pulse.kind!r} pulse; it has: {sorted(kinds) or 'none'}",
                 fix="choose another pulse or another backend",
             )
         check_voltage("pulse voltage", pulse.voltage_v, self._limits.v_pulse_max_v)
@@ -155,7 +158,7 @@ class Session(CrossbarBackend, BenchAccess):
         bench = self._bench()
         self._check_lines("row", np.asarray(row))
         # Against ground, and no cell sees it: the board's own ceiling, not the session's; the board knows a lower one.
-        check_voltage("held level", voltage_v, self._backend.info.limits.v_pulse_max_v)
+        check_voltage("held level", voltage_v, self._about.limits.v_pulse_max_v)
         bench.hold_row(row, voltage_v)
 
     def sense(
@@ -192,7 +195,7 @@ class Session(CrossbarBackend, BenchAccess):
         return self._backend
 
     def _check_lines(self, kind: Literal["row", "column"], lines: NDArray[Any]) -> None:
-        n_lines = self._backend.info.shape[("row", "column").index(kind)]
+        n_lines = self._about.shape[("row", "column").index(kind)]
         if lines.dtype.kind not in "ui":
             raise LimitError(f"a {kind} is named by {lines.dtype}", fix="give integers")
         if lines.size and not (lines.min() >= 0 and lines.max() < n_lines):
@@ -205,7 +208,7 @@ class Session(CrossbarBackend, BenchAccess):
             return
         if len(x.shape) != 2 or x.shape[1] != tile.n_rows:
             self._refuse_shape(tuple(x.shape), tile)
-        capabilities, name = self._backend.info.capabilities, self._backend.info.name
+        capabilities, name = self._about.capabilities, self._about.name
         if not isinstance(x, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
             # A tensor: bits only. Looking at its values would make a GPU wait.
             if not capabilities.tensors:
@@ -248,7 +251,7 @@ class Session(CrossbarBackend, BenchAccess):
         )
 
     def _check_mask(self, mask: NDArray[np.bool_]) -> None:
-        shape = self._backend.info.shape
+        shape = self._about.shape
         if mask.shape != shape or mask.dtype != np.bool_:
             raise LimitError(
                 f"cell mask has shape {mask.shape} and type {mask.dtype}", fix=f"give a bool array of shape {shape}"
