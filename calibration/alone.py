@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.constants import nominal_amps_per_code
 from calibration.procedure import CalibrationBench
 from hil.tile import Tile
 
@@ -75,15 +76,8 @@ def corrected_a(bench: CalibrationBench, current_a: Matrix, cols: Lines) -> Matr
     gain = bench.known.quantity("amps_per_code")
     if gain is None:
         return current_a
-    nominal = nominal_amps_per_code(bench)
+    nominal = nominal_amps_per_code(bench.known)
     return current_a * np.where(gain.ok[cols], gain.value[cols] / nominal, 1.0)
-
-
-def nominal_amps_per_code(bench: CalibrationBench) -> float:
-    """Current of one converter step by the board profile."""
-    electrics = bench.known.electrics
-    step_v = 2.0 * electrics["adc_v_reference_v"] / 2 ** electrics["adc_bits"]
-    return float(step_v / electrics["r_feedback_ohm"])
 
 
 def drive_v(bench: CalibrationBench, v_read_v: float, rows: Lines, cols: Lines) -> Matrix:

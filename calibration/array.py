@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.alone import RowsAlone, drive_v, measure_rows_alone, nominal_amps_per_code
+from calibration.alone import RowsAlone, drive_v, measure_rows_alone
+from calibration.constants import converter_sigma_a, resistances
 from calibration.line import spread_s
-from calibration.network import OpenColumns, Resistances, by_ladder_s, missing_s, secant_s
+from calibration.network import OpenColumns, by_ladder_s, missing_s, secant_s
 from calibration.procedure import CalibrationBench
 from hil.calibration_file import Part, Quantity
 from hil.fault_map import Fault
@@ -49,7 +50,7 @@ def measure(bench: CalibrationBench, options: ArrayOptions | None = None) -> Par
     drive = drive_v(bench, bench.v_read_v, rows, cols)
     cell_s, left, per_current = invert(bench, alone, drive, options)
     noise = float(bench.known.value("read_noise"))
-    converter_a = _converter_sigma_a(bench, cols) * np.sqrt(alone.n_conversions)
+    converter_a = converter_sigma_a(bench.known, cols) * np.sqrt(alone.n_conversions)
     own, is_noisy = cell_noise(alone, noise, converter_a, options)
     shape = bench.session.info.shape
     reached = np.ix_(rows, cols)
@@ -105,19 +106,16 @@ def invert(
     """
     wiring = bench.wiring
     n_rows = bench.session.info.shape[0]
-    known = bench.known
-    resistances = Resistances(
-        np.asarray(known.value("r_on_ohm")), float(known.value("row_ohm")), float(known.value("col_ohm"))
-    )
-    cell_s = by_ladder_s(alone.mean_a, drive, alone.rows, alone.cols, wiring, resistances)
+    ohms = resistances(bench.known)
+    cell_s = by_ladder_s(alone.mean_a, drive, alone.rows, alone.cols, wiring, ohms)
     usual_s = float(np.median(cell_s))
     before: tuple[Matrix, Matrix] | None = None
     left = np.inf
     for k in range(options.n_steps):
         bench.progress("take resistances out", k, options.n_steps)
-        network = OpenColumns(spread_s(cell_s, alone.rows, n_rows), alone.cols, wiring, resistances)
+        network = OpenColumns(spread_s(cell_s, alone.rows, n_rows), alone.cols, wiring, ohms)
         model_s = network.rows_alone_s()[alone.rows]
-        step_s = missing_s(alone.mean_a, model_s, drive, alone.rows, alone.cols, wiring, resistances)
+        step_s = missing_s(alone.mean_a, model_s, drive, alone.rows, alone.cols, wiring, ohms)
         better_s = cell_s + step_s if before is None else secant_s(cell_s, before[0], step_s, before[1])
         before = cell_s, step_s
         cell_s = np.maximum(better_s, 0.0)
@@ -138,12 +136,6 @@ def cell_noise(
     limit = 1.0 + options.noisy_sigmas * np.sqrt(2.0 / max(alone.n_passes - 1, 1))
     is_noisy = alone.variance_a2 > limit * expected
     return np.where(is_noisy, own, usual), is_noisy
-
-
-def _converter_sigma_a(bench: CalibrationBench, cols: Lines) -> Matrix:
-    """Noise of one conversion with its rounding, of each column, in amperes."""
-    lsb = np.asarray(bench.known.value("converter_noise_lsb"))[bench.wiring.col_converter[cols]]
-    return np.sqrt(lsb**2 + 1.0 / 12.0) * nominal_amps_per_code(bench)
 
 
 def _findings(faults: NDArray[np.uint8]) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.network import OpenColumns, Resistances
+from calibration.constants import converter_sigma_a, resistances
+from calibration.network import OpenColumns
 from hil.calibration_file import Calibration
 from hil.errors import CalibrationError
 from hil.wiring import Wiring
@@ -26,8 +27,6 @@ _DEAD = 0.5
 _CONDUCTS = 0.2
 #: noise of a zero code, in units of that of one conversion: 64 are averaged at power-up
 _ZERO_NOISE = 1 / 8
-#: variance that rounding to whole codes adds, in steps squared
-_ROUNDING = 1.0 / 12.0
 #: keeps ratios finite where a cell conducts nothing
 _NO_CELL_S = 1e-12
 #: keeps a ratio finite where cells have no noise
@@ -95,9 +94,6 @@ class Known:
         cells, cell_ok, cell_sigma = _quantity(calibration, "conductance_s")
         offset_v, offset_ok, offset_sigma = _quantity(calibration, "column_offset_v")
         noise, noise_ok, _ = _quantity(calibration, "read_noise_cell")
-        board = calibration.electrics
-        lsb_a = 2.0 * board["adc_v_reference_v"] / 2 ** board["adc_bits"] / board["r_feedback_ohm"]
-        lsb = np.asarray(calibration.value("converter_noise_lsb"))[wiring.col_converter]
         known = cell_ok & (cells > 0.0)
         return cls(
             calibration=calibration,
@@ -110,7 +106,7 @@ class Known:
             read_noise=np.where(noise_ok, noise, float(calibration.value("read_noise"))),
             column_offset_v=np.where(offset_ok, offset_v, 0.0),
             column_offset_sigma_v=offset_sigma,
-            converter_a=np.sqrt(lsb**2 + _ROUNDING) * lsb_a,
+            converter_a=converter_sigma_a(calibration, np.arange(calibration.board.shape[1])),
         )
 
     def alone_s(self, cols: Lines) -> Matrix:
@@ -119,9 +115,7 @@ class Known:
         # As it was measured, where it was measured with just these columns open.
         if stored is not None and np.array_equal(cols, np.flatnonzero(self.calibration.col_ok)):
             return stored.value[:, cols]
-        value = self.calibration.value
-        resistances = Resistances(np.asarray(value("r_on_ohm")), float(value("row_ohm")), float(value("col_ohm")))
-        return OpenColumns(self.cell_s[:, cols], cols, self.wiring, resistances).rows_alone_s()
+        return OpenColumns(self.cell_s[:, cols], cols, self.wiring, resistances(self.calibration)).rows_alone_s()
 
     def zero_a(self, cols: Lines) -> Matrix:
         """What the zero codes of two power-ups may differ by, per conversion."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.alone import RowsAlone, corrected_a, drive_v, holds_others, measure_rows_alone
+from calibration.constants import converter_range_a
 from calibration.network import OpenColumns, Resistances, by_ladder_s, missing_s
 from calibration.procedure import CalibrationBench
 from hil.calibration_file import Part, Quantity
@@ -149,9 +150,7 @@ def _many_a(bench: CalibrationBench, x: NDArray[np.bool_], tile: Tile, number: i
 def _sets(bench: CalibrationBench, whole: RowsAlone, options: LineOptions) -> list[Lines]:
     """Random sets of rows that one phase can hold: one per mux, at one position where selects are common."""
     wiring, rows = bench.wiring, whole.rows
-    electrics = bench.known.electrics
-    range_a = min(electrics["v_common_v"], 2 * electrics["adc_v_reference_v"]) / electrics["r_feedback_ohm"]
-    most = max(2, int(_FILL * range_a / max(float(whole.mean_a.max(axis=1).mean()), 1e-12)))
+    most = max(2, int(_FILL * converter_range_a(bench.known) / max(float(whole.mean_a.max(axis=1).mean()), 1e-12)))
     rng = np.random.default_rng(np.random.SeedSequence(bench.seed, spawn_key=(1,)))
     channels = np.unique(wiring.row_channel[rows])
     found: list[Lines] = []

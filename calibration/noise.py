@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import telegraph
-from calibration.alone import nominal_amps_per_code
+from calibration.constants import ROUNDING, nominal_amps_per_code
 from calibration.procedure import CalibrationBench
 from hil.calibration_file import Part, Quantity
 from hil.runfile import Column, TableSpec
@@ -33,8 +33,6 @@ from hil.tile import Tile
 Values = NDArray[np.float64]
 Lines = NDArray[np.intp]
 
-#: variance that rounding to whole codes adds, in steps squared
-_ROUNDING = 1.0 / 12.0
 #: cells whose noise is further from the median than this factor do not count as normal
 _STRANGE = 3.0
 #: converter steps by which two levels of a cell must differ
@@ -101,7 +99,7 @@ def measure(bench: CalibrationBench, options: NoiseOptions | None = None) -> Par
     )
     n_cells = traces.many.shape[1]
     # Averages of few codes lie on levels of their own, which are no jumps of a cell.
-    jumps_far = jumps.amplitude * traces.current_a > _STEPS * nominal_amps_per_code(bench)
+    jumps_far = jumps.amplitude * traces.current_a > _STEPS * nominal_amps_per_code(bench.known)
     restless = jumps.found & jumps_far
     telegraph_share, telegraph_error = _share_of(int(restless.sum()), n_cells, options.telegraph_p)
     white, flicker = _split(bench, options, traces, ~restless, converters)
@@ -151,15 +149,15 @@ def _converter_noise(bench: CalibrationBench, options: NoiseOptions, cols: Lines
     """Noise of every converter in steps, without rounding; and the converters that have no column here."""
     tile = Tile(bench.working_rows[:1], cols)
     one = np.ones((8 * options.n_repeats, 1), np.bool_)
-    codes = bench.vmm("noise at idle level", one, tile, 0.0) / nominal_amps_per_code(bench)
+    codes = bench.vmm("noise at idle level", one, tile, 0.0) / nominal_amps_per_code(bench.known)
     variance = codes.var(axis=0, ddof=1)
     n = bench.wiring.n_converters
     converter = bench.wiring.col_converter[cols]
     count = np.bincount(converter, minlength=n)
     mean = np.bincount(converter, variance, n) / np.maximum(count, 1)
     freedom = np.maximum(count * (len(codes) - 1), 1)
-    sigma = np.sqrt(np.maximum(mean - _ROUNDING, 0.0))
-    error = mean * np.sqrt(2.0 / freedom) / (2.0 * np.maximum(sigma, math.sqrt(_ROUNDING)))
+    sigma = np.sqrt(np.maximum(mean - ROUNDING, 0.0))
+    error = mean * np.sqrt(2.0 / freedom) / (2.0 * np.maximum(sigma, math.sqrt(ROUNDING)))
     present = count > 0
     return (
         Quantity.of(np.where(present, sigma, 0.0), np.where(present, error, np.nan), present),
@@ -176,7 +174,8 @@ def _read_noise(
     found_a = bench.vmm("noise of rows alone", one_by_one, Tile(rows, cols), bench.v_read_v)
     found_a = found_a.reshape(len(rows), options.n_repeats, len(cols))
     mean_a, variance_a2 = found_a.mean(axis=1), found_a.var(axis=1, ddof=1)
-    own_a2 = (converters.value**2 + _ROUNDING)[bench.wiring.col_converter[cols]] * nominal_amps_per_code(bench) ** 2
+    own_codes2 = (converters.value**2 + ROUNDING)[bench.wiring.col_converter[cols]]
+    own_a2 = own_codes2 * nominal_amps_per_code(bench.known) ** 2
     relative2 = np.where(mean_a > 0, (variance_a2 - own_a2) / np.maximum(mean_a, 1e-12) ** 2, np.nan)
     # Where the current is small, the converter's part hides the cell's.
     weight = 1.0 / (np.nanmedian(relative2) + own_a2 / np.maximum(mean_a, 1e-12) ** 2) ** 2
@@ -309,8 +308,8 @@ def _split(
         options.flicker_band_hz,
     )
     # Noise of the converters is white, too.
-    own = (converters.value**2 + _ROUNDING)[bench.wiring.col_converter[traces.cols[quiet]]]
-    white = white - own * (nominal_amps_per_code(bench) / traces.current_a[quiet]) ** 2
+    own = (converters.value**2 + ROUNDING)[bench.wiring.col_converter[traces.cols[quiet]]]
+    white = white - own * (nominal_amps_per_code(bench.known) / traces.current_a[quiet]) ** 2
     rng = np.random.default_rng(bench.seed)
     n = int(quiet.sum())
     samples = np.concatenate([np.arange(n)[None], rng.integers(0, n, (_N_BOOTSTRAPS, n))])

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.alone import nominal_amps_per_code
+from calibration.constants import nominal_amps_per_code
 from calibration.procedure import CalibrationBench
 from calibration.search import Line, fit_line
 from hil.bench_access import BenchAccess
@@ -102,7 +102,7 @@ def measure(bench: CalibrationBench, options: TiaOptions | None = None) -> Part:
 
 def _nominal(bench: CalibrationBench, options: TiaOptions) -> Part:
     n_cols = bench.session.info.shape[1]
-    nominal = nominal_amps_per_code(bench)
+    nominal = nominal_amps_per_code(bench.known)
     return Part(
         name="tia",
         quantities={
@@ -119,7 +119,7 @@ def _nominal(bench: CalibrationBench, options: TiaOptions) -> Part:
 
 def _by_source(bench: CalibrationBench, options: TiaOptions, smu: SourceMeasureUnit, access: BenchAccess) -> Part:
     assert options.smu_row is not None
-    nominal, n_cols = nominal_amps_per_code(bench), bench.session.info.shape[1]
+    nominal, n_cols = nominal_amps_per_code(bench.known), bench.session.info.shape[1]
     cols = bench.working_cols
     full_a = options.share * bench.v_read_v * _row_conductance_s(bench, options, options.smu_row, cols)
     carries = full_a >= options.least_codes * nominal

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.constants import converter_range_a
 from hil.backend import CrossbarBackend
 from hil.calibration_file import Calibration
 from hil.errors import ConfigError
@@ -144,12 +145,6 @@ def input_sets(
         ("other voltage", f"read at {options.other_v_read_v:g} V", tile, of_tile(tile), options.other_v_read_v),
     )  # fmt: skip
     return found + [InputSet(*corner) for corner in corners]
-
-
-def converter_range_a(calibration: Calibration) -> float:
-    """Largest current of one conversion: the amplifier's swing, or what the converter resolves."""
-    board = calibration.electrics
-    return float(min(board["v_common_v"], 2.0 * board["adc_v_reference_v"]) / board["r_feedback_ohm"])
 
 
 def _random(rng: np.random.Generator, n: int, tile: Tile, activity: float) -> Bits:

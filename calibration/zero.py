@@ -19,8 +19,8 @@ from calibration.alone import (
     corrected_a,
     holds_others,
     measure_rows_alone,
-    nominal_amps_per_code,
 )
+from calibration.constants import nominal_amps_per_code
 from calibration.procedure import CalibrationBench
 from hil.calibration_file import Part, Quantity
 from hil.errors import CalibrationError
@@ -115,7 +115,7 @@ def working_lines(
         CalibrationError: none does.
     """
     cell_a = driven.mean_a
-    least_a = _LEAST_CODES * nominal_amps_per_code(bench)
+    least_a = _LEAST_CODES * nominal_amps_per_code(bench.known)
     live = cell_a > least_a
     # A line may be dead altogether, but not half of the array.
     by_row = np.median(cell_a[:, live.any(axis=0)], axis=1) if live.any() else np.zeros(len(driven.rows))

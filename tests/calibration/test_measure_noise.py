@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calibration import noise
-from calibration.alone import nominal_amps_per_code
+from calibration.constants import nominal_amps_per_code
 from calibration.noise import NoiseOptions, flicker_structure, split_variance
 from sim_backend.flicker import FlickerNoise
 from sim_backend.settings import NoiseSettings
@@ -69,7 +69,7 @@ def test_noisy_cells_do_not_decide(lay) -> None:
 def test_a_chip_without_noise_has_none_whatever_its_converters_add(lay, converter_lsb: float) -> None:
     laid = lay(seed=4, noise={"enabled": False}, adc={"noise_lsb": converter_lsb})
     found = noise.measure(laid.bench, QUICK).quantities
-    own = np.hypot(converter_lsb, 0.29) * nominal_amps_per_code(laid.bench) / 2.8e-6
+    own = np.hypot(converter_lsb, 0.29) * nominal_amps_per_code(laid.bench.known) / 2.8e-6
     assert float(found["read_noise"].value) < 0.4 * own
     assert float(found["read_noise_white"].value) < 0.6 * own
     assert found["converter_noise_lsb"].value == pytest.approx(converter_lsb, rel=0.15)
