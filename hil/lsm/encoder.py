@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hil.backend import CrossbarBackend
-from hil.errors import CapabilityError, DataError, DeviceError
+from hil.errors import CapabilityError, DataError, DeviceError, LimitError
 from hil.fault_map import FaultMap
 from hil.lsm.settings import LsmSettings
 from hil.placement import place, tile_faults
@@ -38,6 +38,28 @@ def lsm_tile(n_inputs: int, n_neurons: int, fault_map: FaultMap | None = None) -
     return differential_tile(n_rows, n_neurons) if fault_map is None else place(n_rows, n_neurons, fault_map)
 
 
+def shared_tile(tile: Tile, n_tile_inputs: int, n_inputs: int) -> Tile:
+    """Tile of a network with fewer inputs on the cells of another: its first inputs, and all its recurrent rows.
+
+    The paper's encoders of two modalities share the array in this way.
+
+    Args:
+        tile: of the network with more inputs, from `lsm_tile`.
+        n_tile_inputs: its inputs.
+        n_inputs: inputs of the network that shares it.
+
+    Raises:
+        LimitError: there are fewer inputs to share.
+    """
+    if not 1 <= n_inputs <= n_tile_inputs:
+        raise LimitError(
+            f"a network of {n_inputs} inputs cannot share the rows of one of {n_tile_inputs}",
+            fix=f"use 1 to {n_tile_inputs} inputs",
+        )
+    rows = np.concatenate([tile.rows[:n_inputs], tile.rows[n_tile_inputs:]])
+    return Tile(rows=rows, plus_cols=tile.plus_cols, minus_cols=tile.minus_cols)
+
+
 class LsmEncoder:
     """A network on a tile of a backend.
 
@@ -47,6 +69,7 @@ class LsmEncoder:
         n_inputs: input rows.
         fault_map: of the array; the tile then lies where the faults are fewest, and weights of faulty cells do not
             count when the gain is measured: one cell that is stuck on would lower the drive of all neurons.
+        tile: where the network lies; None: where `lsm_tile` puts it.
 
     Raises:
         LimitError: the network does not fit the array.
@@ -54,7 +77,13 @@ class LsmEncoder:
     """
 
     def __init__(
-        self, backend: CrossbarBackend, settings: LsmSettings, n_inputs: int, fault_map: FaultMap | None = None
+        self,
+        backend: CrossbarBackend,
+        settings: LsmSettings,
+        n_inputs: int,
+        fault_map: FaultMap | None = None,
+        *,
+        tile: Tile | None = None,
     ) -> None:
         self.backend = backend
         self.settings = settings
@@ -62,7 +91,7 @@ class LsmEncoder:
         self.fault_map = fault_map
         if fault_map is not None:
             fault_map.check_shape(backend.info.shape)
-        self.tile = lsm_tile(n_inputs, settings.n_neurons, fault_map)
+        self.tile = tile or lsm_tile(n_inputs, settings.n_neurons, fault_map)
         self.tile.check_fits(backend.info.shape)
         self.drive_per_a = self._drive_per_a()
 

@@ -35,6 +35,20 @@ class LsmSettings(Settings):
     device: str = setting("cpu", "torch device of engine 'torch', such as 'cuda'", source="ours")
 
 
+class NeuronSettings(Settings):
+    """What makes the neurons of one kind of input other than those of N-MNIST; the rest is in `LsmSettings`."""
+
+    decay: float = setting(0.9, "membrane left after one step", source=PAPER, ge=0, le=1)
+    v_threshold: float = setting(5.0, "threshold, in units of the weights", source=PAPER, gt=0)
+    const_per_us: float = setting(
+        0.07, "weight per microsiemens of G+ - G-", unit="1/uS", source=PAPER + " (grid search)", gt=0
+    )
+
+    def of(self, lsm: LsmSettings) -> LsmSettings:
+        """The network `lsm` with these neurons."""
+        return lsm.model_copy(update=self.model_dump())
+
+
 class ReadoutSettings(Settings):
     """The trained layer on the spike counts."""
 
