@@ -42,6 +42,7 @@ th { font-weight: normal; color: var(--soft); min-width: 4rem; }
 thead th { font-weight: bold; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
+.numbers th, .numbers td { overflow-wrap: normal; padding-right: .9rem; }
 figure { margin: 1.2rem 0; break-inside: avoid; }
 figure img { max-width: 100%; height: auto; background: #fff; padding: .4rem; box-sizing: border-box; }
 summary { cursor: pointer; padding: .3rem 0; color: var(--soft); }
