@@ -19,6 +19,7 @@ class SpikeSet:
     Attributes:
         words: uint64, shape (n_samples, n_steps, n_words); input i is bit i % 64 of word i // 64.
         labels: int64, shape (n_samples,), 0 .. n_classes - 1.
+        speakers: int64, shape (n_samples,), who spoke, index into `SpikeDataset.speaker_names`; None where nobody did.
 
     Raises:
         DataError: the arrays do not have these types and shapes.
@@ -26,6 +27,7 @@ class SpikeSet:
 
     words: NDArray[np.uint64]
     labels: NDArray[np.int64]
+    speakers: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         words, labels = self.words, self.labels
@@ -35,13 +37,20 @@ class SpikeSet:
                 "uint64 (n, n_steps, n_words) and int64 (n,)",
                 fix="make the arrays with pack_bits and one label per sample",
             )
+        if self.speakers is not None and (self.speakers.dtype != np.int64 or self.speakers.shape != labels.shape):
+            raise DataError(
+                f"a spike set of {len(labels)} samples has speakers {self.speakers.dtype}{self.speakers.shape}, not "
+                f"int64 ({len(labels)},)",
+                fix="give one speaker per sample",
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def taken(self, index: NDArray[np.intp]) -> SpikeSet:
         """Return the samples at `index` (int array), in that order, as a copy."""
-        return SpikeSet(self.words[index], self.labels[index])
+        speakers = None if self.speakers is None else self.speakers[index]
+        return SpikeSet(self.words[index], self.labels[index], speakers)
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,10 @@ class SpikeDataset:
         synthetic: True where the events come from a model and not from a recording.
         source: one sentence about where the data are from; every report repeats it.
         note: what else a reader of a result must know, such as that the set is small; may be empty.
+        speaker_names: of those who spoke, at the index that `SpikeSet.speakers` gives; empty where nobody did.
 
     Raises:
-        DataError: a split is empty, or its shape or labels do not fit the numbers above.
+        DataError: a split is empty, or its shape, labels or speakers do not fit the numbers above.
     """
 
     name: str
@@ -72,6 +82,7 @@ class SpikeDataset:
     synthetic: bool
     source: str
     note: str = ""
+    speaker_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         expected = (self.n_steps, n_words(self.n_inputs))
@@ -89,6 +100,22 @@ class SpikeDataset:
                     f"data set {self.name}: {split} labels span {low}..{high}, allowed are 0..{self.n_classes - 1}",
                     fix="correct the labels or the number of classes",
                 )
+            self._check_speakers(split, samples)
+
+    def _check_speakers(self, split: str, samples: SpikeSet) -> None:
+        speakers, n_names = samples.speakers, len(self.speaker_names)
+        if (speakers is None) != (n_names == 0):
+            raise DataError(
+                f"data set {self.name}: {n_names} speakers are named, but the {split} split does "
+                f"{'not ' if speakers is None else ''}say who spoke",
+                fix="give speaker_names together with the speakers of both splits",
+            )
+        if speakers is not None and not 0 <= speakers.min() <= speakers.max() < n_names:
+            raise DataError(
+                f"data set {self.name}: {split} speakers span {speakers.min()}..{speakers.max()}, "
+                f"allowed are 0..{n_names - 1}",
+                fix="correct the speakers or name them all",
+            )
 
     def described(self) -> dict[str, Any]:
         """What a report says about the data, as JSON can hold it."""

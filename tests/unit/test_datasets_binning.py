@@ -141,3 +141,32 @@ def test_dataset_refuses_what_does_not_fit() -> None:
             SpikeDataset("small", good, test, 256, 3, 10, True, "made by a test")
     with pytest.raises(DataError, match="spike set"):
         SpikeSet(np.zeros((2, 3, 4), dtype=np.int64), np.zeros(2, dtype=np.int64))
+
+
+def test_dataset_refuses_speakers_that_do_not_fit() -> None:
+    words, labels = np.zeros((2, 3, 4), dtype=np.uint64), np.zeros(2, dtype=np.int64)
+
+    def by(*speakers: int) -> SpikeSet:
+        return SpikeSet(words, labels, np.array(speakers, dtype=np.int64))
+
+    nobody = SpikeSet(words, labels)
+    for train, test, names, named in (
+        (by(0, 1), by(0, 2), ("a", "b"), "test speakers span 0..2, allowed are 0..1"),
+        (by(-1, 0), by(0, 1), ("a", "b"), "train speakers span -1..0"),
+        (by(0, 1), nobody, ("a", "b"), "test split does not say who spoke"),
+        (by(0, 1), by(0, 1), (), "0 speakers are named, but the train split does say"),
+    ):
+        with pytest.raises(DataError) as caught:
+            SpikeDataset("small", train, test, 256, 3, 10, True, "made by a test", speaker_names=names)
+        assert named in str(caught.value)
+    with pytest.raises(DataError, match="one speaker per sample"):
+        by(0)
+
+
+def test_taken_samples_keep_their_speakers() -> None:
+    words = np.zeros((4, 3, 4), dtype=np.uint64)
+    samples = SpikeSet(words, np.arange(4, dtype=np.int64), np.array([7, 8, 9, 7], dtype=np.int64))
+    taken = samples.taken(np.array([2, 0]))
+    assert taken.speakers is not None
+    assert taken.speakers.tolist() == [9, 7]
+    assert SpikeSet(words, samples.labels).taken(np.array([1])).speakers is None

@@ -58,6 +58,26 @@ def test_second_load_is_identical_and_does_not_generate(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [cache.cache_file("some", {"a": 1}).name]
 
 
+def test_speakers_survive() -> None:
+    made: list[int] = []
+
+    def generate() -> SpikeDataset:
+        made.append(1)
+        words = np.zeros((3, 5, 1), dtype=np.uint64)
+        labels = np.zeros(3, dtype=np.int64)
+        train, test = (SpikeSet(words, labels, np.array(who, dtype=np.int64)) for who in ([1, 0, 1], [0, 2, 2]))
+        return SpikeDataset("some", train, test, 64, 5, 10, False, "a test", speaker_names=("a", "b", "c"))
+
+    for _ in range(2):
+        found = cache.cached("some", {}, generate)
+        assert found.speaker_names == ("a", "b", "c")
+        assert found.train.speakers is not None
+        assert found.test.speakers is not None
+        assert found.train.speakers.tolist() == [1, 0, 1]
+        assert found.test.speakers.tolist() == [0, 2, 2]
+    assert len(made) == 1
+
+
 def test_other_key_is_another_file() -> None:
     generate = Generator()
     for key in ({"a": 1}, {"a": 2}, {"a": 1, "b": (1.0, 2.0)}):
