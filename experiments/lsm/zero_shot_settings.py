@@ -64,8 +64,27 @@ class ZeroShotSettings(Settings):
     )
 
 
+def _const_per_us(value: float) -> float:
+    return setting(value, "weight per microsiemens of G+ - G-", unit="1/uS", source=PAPER + " (grid search)", gt=0)
+
+
+# Classes of their own, so that who sets one value keeps the defaults of the others.
+class ImageNeurons(NeuronSettings):
+    """Neurons of the network that sees the pictures."""
+
+    const_per_us: float = _const_per_us(0.3)
+
+
+class AudioNeurons(NeuronSettings):
+    """Neurons of the network that hears the words."""
+
+    decay: float = setting(0.97, "membrane left after one step", source=PAPER, ge=0, le=1)
+    v_threshold: float = setting(5.3, "threshold, in units of the weights", source=PAPER, gt=0)
+    const_per_us: float = _const_per_us(0.1)
+
+
 class AtvSettings(ZeroShotSettings):
     """Audio to vision: two networks that share one tile."""
 
-    image: NeuronSettings = NeuronSettings(decay=0.9, v_threshold=5.0, const_per_us=0.3)
-    audio: NeuronSettings = NeuronSettings(decay=0.97, v_threshold=5.3, const_per_us=0.1)
+    image: ImageNeurons = ImageNeurons()
+    audio: AudioNeurons = AudioNeurons()
