@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.datasets import cache, digits_images, mnist_images, nmnist
-from experiments.datasets.binning import DEFAULT_BIN_RULE, N_INPUTS, BinRule, Events, bin_events
+from experiments.datasets import cache, degrade, digits_images, mnist_images, nmnist
+from experiments.datasets.binning import CROP_PX, DEFAULT_BIN_RULE, N_INPUTS, BinRule, Events, bin_events
+from experiments.datasets.catalogue import DatasetEntry
 from experiments.datasets.mnist_images import LabelledImages
 from experiments.datasets.saccade_camera import SaccadeCamera
 from experiments.datasets.settings import DataSettings
@@ -21,6 +22,7 @@ from hil.progress import Progress, no_progress
 __all__ = [
     "DATASET_NAMES",
     "DEFAULT_BIN_RULE",
+    "ENTRIES",
     "BinRule",
     "DataSettings",
     "Events",
@@ -115,6 +117,34 @@ _EMBEDDED: dict[str, Callable[[_Request], SpikeDataset]] = {"digits-saccade": _l
 #: names that `load_dataset` knows
 DATASET_NAMES: tuple[str, ...] = (*_FROM_PATH, *_EMBEDDED)
 
+_RASTER = "256 inputs (16 x 16 pixels of one polarity), 50 steps of 4 ms, digits 0 to 9"
+ENTRIES: tuple[DatasetEntry, ...] = (
+    DatasetEntry(
+        "digits-saccade",
+        "vision",
+        f"scikit-learn's 8 x 8 digits seen by a simulated event camera; {_RASTER}",
+        "1,437 training images in 8 views each, 360 test images; writers shared",
+        "",
+        synthetic=True,
+    ),
+    DatasetEntry(
+        "mnist-saccade",
+        "vision",
+        f"MNIST images seen by a simulated event camera; {_RASTER}",
+        "that of MNIST: 60,000 and 10,000",
+        mnist_images.LAYOUT,
+        synthetic=True,
+    ),
+    DatasetEntry(
+        "nmnist",
+        "vision",
+        f"real recordings of an event camera (N-MNIST); {_RASTER}",
+        "that of the files: Train and Test",
+        nmnist.LAYOUT,
+        synthetic=False,
+    ),
+)
+
 
 def load_dataset(
     name: str,
@@ -164,7 +194,7 @@ def load_dataset(
 
 
 def load_from_settings(settings: DataSettings, *, progress: Progress = no_progress) -> SpikeDataset:
-    """Load what `settings` ask for, cut to `n_train` and `n_test`.
+    """Load what `settings` ask for, cut to `n_train` and `n_test`, with as poor an input as they say.
 
     Args:
         settings: see `DataSettings`.
@@ -181,4 +211,6 @@ def load_from_settings(settings: DataSettings, *, progress: Progress = no_progre
         digits_views=settings.digits_views,
         progress=progress,
     )
-    return dataset.limited(settings.n_train, settings.n_test, seed=settings.seed)
+    few = dataset.limited(settings.n_train, settings.n_test, seed=settings.seed)
+    centre = degrade.cropped(few, settings.input_px, from_px=CROP_PX)
+    return degrade.with_flipped_bits(centre, settings.input_noise, seed=settings.seed)

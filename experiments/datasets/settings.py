@@ -36,4 +36,12 @@ class DataSettings(Settings):
     digits_views: int = setting(
         8, "views of each training image in digits-saccade", source="ours: 11,496 samples of 1,437 images", ge=1, le=100
     )
-    seed: int = setting(0, "seed of the camera's noise, of the views and of subsets", source="ours", ge=0)
+    input_px: int = setting(
+        16, "side of the centre of each frame that drives the array, in pixels", source="paper: 16 x 16", ge=1, le=16
+    )
+    input_noise: float = setting(
+        0.0, "share of input bits that are flipped, in training and test", source="none: data as recorded", ge=0, le=0.5
+    )
+    seed: int = setting(
+        0, "seed of the camera's noise, of the views, of subsets and of flipped bits", source="ours", ge=0
+    )
