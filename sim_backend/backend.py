@@ -31,7 +31,7 @@ from sim_backend.conversion import measure_a, quantised_drive
 from sim_backend.gaussian import new_state
 from sim_backend.lines import single_cell_conductance_s
 from sim_backend.mux import channel_of_row, connects_by_position, phase_of_row
-from sim_backend.prepared import PreparedTile, measure_zero_code, prepare
+from sim_backend.prepared import PreparedTile, SolvedLines, measure_zero_code, prepare
 from sim_backend.scheduled import ScheduledTile, driven_v, schedule
 from sim_backend.scheduled import measure_a as measure_schedule_a
 from sim_backend.scheduled_statistical import ScheduledSums, fold_schedule, sum_phases_a
@@ -126,6 +126,7 @@ class SimBackend(CrossbarBackend):
         self._torch_generator: Any = None
         self._prepared: weakref.WeakKeyDictionary[Tile, dict[float, _ReadyTile]] = weakref.WeakKeyDictionary()
         self._schedules: weakref.WeakKeyDictionary[Tile, _ReadySchedule] = weakref.WeakKeyDictionary()
+        self._solved = SolvedLines()
         self._power_up_code = self._measure_power_up(self._chip)
         self._count = {"vmm": 0, "vmm_by_conversion": 0, "cell_reads": 0, "pulses": 0}
         self._is_open = True
@@ -234,6 +235,7 @@ class SimBackend(CrossbarBackend):
     def _forget_tiles(self) -> None:
         self._prepared.clear()
         self._schedules.clear()
+        self._solved.clear()
 
     def _open_chip(self) -> SimulatedChip:
         if self._chip is None or not self._is_open:
@@ -243,7 +245,7 @@ class SimBackend(CrossbarBackend):
     def _ready(self, chip: SimulatedChip, tile: Tile, v_read_v: float) -> _ReadyTile:
         by_voltage = self._prepared.setdefault(tile, {})
         if v_read_v not in by_voltage:
-            prepared = prepare(chip, tile, v_read_v, self._zero_rng, self._power_up_code)
+            prepared = prepare(chip, tile, v_read_v, self._zero_rng, self._power_up_code, self._solved)
             by_voltage[v_read_v] = _ReadyTile(prepared, fold(chip, prepared))
         return by_voltage[v_read_v]
 

@@ -28,6 +28,7 @@ from hil import (
 from hil.cli.settings import load_settings
 from hil.errors import HilError, LimitError
 from hil.factory import create_backend
+from hil.tiled import TiledBackend
 from sim_backend.backend import SimBackend
 from sim_backend.settings import SimSettings
 
@@ -36,11 +37,18 @@ def _sim(**changes: object) -> Callable[[], CrossbarBackend]:
     return lambda: SimBackend(SimSettings.model_validate({"rows": 24, "cols": 16, **changes}), seed=17)
 
 
+def _tiled(n_macros: int) -> Callable[[], CrossbarBackend]:
+    settings = SimSettings(rows=12, cols=8)
+    return lambda: TiledBackend([SimBackend(settings, seed=17 + k) for k in range(n_macros)], 2, 2, seed=17)
+
+
 BACKENDS: dict[str, Callable[[], CrossbarBackend]] = {
     "sim-statistical": _sim(),
     "sim-conversion": _sim(fidelity="conversion"),
     "sim-isolated-rows": _sim(mux={"idle_rows": "isolated"}),
     "sim-ideal": _sim(ideal=True),
+    "tiled": _tiled(4),
+    "tiled-multiplexed": _tiled(2),
     "emulator-independent": lambda: emulate(INDEPENDENT)[2],
     "emulator-common": lambda: emulate(common())[2],
     "remote-tcp": lambda: RemoteBackend(shared_daemon("tcp")),
