@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from experiments.datasets import DataSettings, SpikeDataset, SpikeSet
 from experiments.lsm import figures
 from experiments.lsm.protocols import LabelledFeatures, Scored, honest, paper
+from experiments.lsm.speakers import LeftOut, leave_one_speaker_out
 from experiments.lsm.tile_record import fault_summary, tile_results
 from hil.backend import CrossbarBackend
 from hil.config import Settings
@@ -28,6 +29,8 @@ from hil.runfile import Column, RunFile, TableSpec
 
 #: Test samples traced spike by spike, and shown by t-SNE.
 _N_TRACED, _N_EMBEDDED = 3, 1000
+#: With more speakers than these a test split by speaker says the same for less time.
+_N_SPEAKERS_MAX = 12
 #: Below this number of samples t-SNE shows nothing and is left out.
 _N_EMBEDDED_MIN = 10
 
@@ -48,7 +51,9 @@ class Outcome:
         honest, paper: scores of the two protocols.
         spike_rate: spikes per neuron and step over the test data.
         weight_sigma_s: measured spread of G+ - G-.
+        telemetry: what the backend counted, and a board's time where it knows it.
         faults: of the tile, as `fault_summary` says; None without a fault map.
+        unheard: accuracy on speakers that training never heard; None where nobody speaks.
         figures: PNG by name.
     """
 
@@ -56,7 +61,9 @@ class Outcome:
     paper: Scored
     spike_rate: float
     weight_sigma_s: float
+    telemetry: dict[str, float]
     faults: dict[str, Any] | None
+    unheard: LeftOut | None
     figures: dict[str, bytes]
 
 
@@ -137,13 +144,16 @@ def run(
     training, test = scored["train"], scored["test"]
     honest_score = honest(training, test, dataset.n_classes, settings.readout, seed, progress)
     paper_score = paper(training, test, dataset.n_classes, settings.readout, seed, progress)
+    unheard = _unheard_speakers(dataset, training, test, settings, seed, progress)
     results, pictures = _report(encoder, dataset, test, honest_score, seed, progress)
     outcome = Outcome(
         honest=honest_score,
         paper=paper_score,
         spike_rate=float(test.features.mean()),
         weight_sigma_s=encoder.measure_sigma_s(),
+        telemetry=dict(backend.telemetry().values),
         faults=fault_summary(encoder),
+        unheard=unheard,
         figures=pictures,
     )
     run_file.finish("complete", {**results, "summary": summary(outcome, dataset), **pictures})
@@ -153,6 +163,7 @@ def run(
 def summary(outcome: Outcome, dataset: SpikeDataset) -> dict[str, Any]:
     """What a report says about a run, as JSON can hold it."""
     return {
+        "model": "lsm",
         **dataset.described(),
         "honest_accuracy": outcome.honest.accuracy,
         "accuracy_interval": list(outcome.honest.interval),
@@ -164,8 +175,27 @@ def summary(outcome: Outcome, dataset: SpikeDataset) -> dict[str, Any]:
         "paper_epochs": outcome.paper.epochs,
         "spike_rate_per_step": outcome.spike_rate,
         "weight_sigma_s": outcome.weight_sigma_s,
+        "leave_one_speaker_out": None if outcome.unheard is None else outcome.unheard.described(),
+        "telemetry": outcome.telemetry,
         "faults": outcome.faults,
     }
+
+
+def _unheard_speakers(
+    dataset: SpikeDataset,
+    training: LabelledFeatures,
+    test: LabelledFeatures,
+    settings: SupervisedSettings,
+    seed: int,
+    progress: Progress,
+) -> LeftOut | None:
+    """Each speaker in turn kept out of training; None where the data do not say who speaks, or too many do."""
+    if not 2 <= len(dataset.speaker_names) <= _N_SPEAKERS_MAX:
+        return None
+    speakers = (dataset.train.speakers, dataset.test.speakers)
+    return leave_one_speaker_out(
+        training, test, *speakers, dataset.speaker_names, dataset.n_classes, settings.readout, seed, progress
+    )
 
 
 def _report(

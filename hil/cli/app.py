@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hil import logs
-from hil.cli import array, backend, bench, calibrate, config, doctor, keys, lsm, runs, serve, watch
+from hil.cli import array, backend, bench, calibrate, config, data, doctor, keys, lsm, report, runs, serve, study, watch
 from hil.cli.errors import reports_errors
 from hil.provenance import DISTRIBUTION, installed
 from hil.session import Terminated
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(lsm.app, name="lsm")
+app.add_typer(data.app, name="data")
 app.add_typer(array.app, name="array")
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(runs.app, name="runs")
@@ -31,6 +32,8 @@ app.add_typer(backend.app, name="backend")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
+app.command("study", epilog=study.EXAMPLES)(study.study)
+app.command("report", epilog=report.EPILOG)(report.report)
 app.command("serve", epilog="\b\nExamples:\n  hil serve --backend emulator\n  hil serve --listen tcp://0.0.0.0:7341")(
     serve.serve
 )

@@ -1,20 +1,21 @@
-"""`hil lsm`: LSM experiments."""
+"""`hil lsm`: LSM experiments and the baselines they are compared with."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hil.cli.calibration_note import calibration_note, placement_map
+from hil.cli import lsm_supervised, lsm_transfer, lsm_zero_shot
+from hil.cli.calibration_note import placement_map
 from hil.cli.errors import reports_errors
 from hil.cli.extras import require_sim
-from hil.cli.lsm_run import check_same_shape, few_threads, load_dataset, make_array, start_run
+from hil.cli.lsm_output import print_result
+from hil.cli.lsm_seeds import run_seeds
 from hil.cli.options import (
     BackendOption,
     CalibrationOption,
@@ -26,22 +27,66 @@ from hil.cli.options import (
     SetOption,
     with_calibration,
 )
-from hil.cli.terminal import print_json, print_table, progress_bars
-from hil.errors import ConfigError, RunFileError
+from hil.errors import ConfigError
 
 if TYPE_CHECKING:
     from hil.fault_map import FaultMap
 
 app = typer.Typer(help="Liquid-state-machine experiments.", no_args_is_help=True, rich_markup_mode=None)
 
-DatasetOption = Annotated[
+VisionOption = Annotated[
     str | None,
     typer.Option("--dataset", help="digits-saccade (default), mnist-saccade or nmnist.", metavar="NAME"),
 ]
+AudioOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="digits-voices (default), spoken-digits or ntidigits.", metavar="NAME"),
+]
 DataOption = Annotated[Path | None, typer.Option("--data", help="File or folder of the data set.", metavar="PATH")]
+PairDataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder with the files of the data sets that need some.", metavar="PATH")
+]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", help="lsm, or a baseline: srnn-ann, srnn-snn, rnn (trained on the host).", metavar="NAME"),
+]
+ZeroShotModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="lsm, lsm-proto (prototypes on the LSM's counts), or trained on the host: srnn-clip, srnn-proto.",
+        metavar="NAME",
+    ),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option("--samples", help="Compare --backend with --against on N test recordings.", metavar="N"),
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option("--against", help="With --samples: the backend to compare with; sim if left out.", metavar="NAME"),
+]
+FaultsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--faults",
+        help="Fault map of the array (.npz), or a run file (.h5) that holds one: the network avoids the faults.",
+        metavar="FILE",
+    ),
+]
+RepeatsOption = Annotated[
+    int,
+    typer.Option("--repeats", help="With --samples: encode each recording N times, to know the noise.", metavar="N"),
+]
+SeedsOption = Annotated[
+    int,
+    typer.Option(
+        "--seeds", help="Run N seeds from --seed on, each with a chip of its own; print the mean.", metavar="N"
+    ),
+]
 
 # \b: lines stay as they are
-_EXAMPLES = """\b
+_NMNIST_EXAMPLES = """\b
 Examples:
   hil lsm nmnist
   hil lsm nmnist --dataset nmnist --data nmnist.tar.gz --seed 3 --json
@@ -49,6 +94,26 @@ Examples:
   hil lsm nmnist --backend emulator --samples 20
   hil lsm nmnist --faults faults.npz
   hil lsm nmnist --backend emulator --samples 20 --repeats 4 --chip-seed 7
+  hil lsm nmnist --model srnn-ann
+"""
+_NTIDIGITS_EXAMPLES = """\b
+Examples:
+  hil lsm ntidigits
+  hil lsm ntidigits --dataset spoken-digits --data recordings.tar.gz --seeds 3
+  hil lsm ntidigits --backend emulator --samples 4
+  hil lsm ntidigits --model rnn --json
+"""
+_ATV_EXAMPLES = """\b
+Examples:
+  hil lsm atv
+  hil lsm atv --seeds 2 --json
+  hil lsm atv --backend emulator --samples 9
+  hil lsm atv --model lsm-proto --shots 0 --shots 5
+"""
+_BTV_EXAMPLES = """\b
+Examples:
+  hil lsm btv
+  hil lsm btv --set btv.n_neurons=256 --set btv.macros=1 --json
 """
 
 
@@ -57,39 +122,23 @@ def lsm() -> None:
     """Liquid-state-machine experiments."""
 
 
-@app.command("nmnist", epilog=_EXAMPLES)
+@app.command("nmnist", epilog=_NMNIST_EXAMPLES)
 @reports_errors
 def nmnist(
-    dataset: DatasetOption = None,
+    dataset: VisionOption = None,
     data: DataOption = None,
+    model: ModelOption = "lsm",
     backend: BackendOption = "sim",
-    samples: Annotated[
-        int | None,
-        typer.Option("--samples", help="Compare --backend with --against on N test recordings.", metavar="N"),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option("--against", help="With --samples: the backend to compare with; sim if left out.", metavar="NAME"),
-    ] = None,
-    faults: Annotated[
-        Path | None,
-        typer.Option(
-            "--faults",
-            help="Fault map of the array (.npz), or a run file (.h5) that holds one: the network avoids the faults.",
-            metavar="FILE",
-        ),
-    ] = None,
-    repeats: Annotated[
-        int,
-        typer.Option(
-            "--repeats", help="With --samples: encode each recording N times, to know the noise.", metavar="N"
-        ),
-    ] = 1,
+    samples: SamplesOption = None,
+    against: AgainstOption = None,
+    faults: FaultsOption = None,
+    repeats: RepeatsOption = 1,
     calibration: CalibrationOption = None,
     chip_seed: ChipSeedOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
     out: OutOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -104,30 +153,149 @@ def nmnist(
 
     With --calibration the currents are those of the calibrated board, and the simulator is that of its chip. Without
     --faults the network then keeps away from lines that the calibration found dead.
+
+    With --model a network of the same shape, trained on the same data, takes the place of the LSM.
     """
+    texts = _with_data("data", dataset, data, with_calibration(overrides, calibration))
+    settings = _load(config, texts)
+    _supervised(
+        "nmnist", settings, model, backend, samples, against, faults, repeats, chip_seed, seed, seeds, out, as_json
+    )
+
+
+@app.command("ntidigits", epilog=_NTIDIGITS_EXAMPLES)
+@reports_errors
+def ntidigits(
+    dataset: AudioOption = None,
+    data: DataOption = None,
+    model: ModelOption = "lsm",
+    backend: BackendOption = "sim",
+    samples: SamplesOption = None,
+    against: AgainstOption = None,
+    faults: FaultsOption = None,
+    repeats: RepeatsOption = 1,
+    calibration: CalibrationOption = None,
+    chip_seed: ChipSeedOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
+    out: OutOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Classify spoken digits heard by a cochlea of 64 channels: spikes, LSM on the crossbar, counters, read-out.
+
+    Without --dataset it uses speech that the project synthesised itself. spoken-digits are wav files
+    DIGIT_SPEAKER_TAKE.wav, heard by a model of the cochlea; ntidigits are recordings of a silicon cochlea
+    (n-tidigits.hdf5). Where the data say who speaks, speakers that training never heard are scored, too.
+
+    The network's constants are those of section ntidigits.neurons; all other options work as in hil lsm nmnist.
+    """
+    texts = _with_data("audio", dataset, data, with_calibration(overrides, calibration))
+    settings = _load(config, texts)
+    own = settings.model_copy(update={"lsm": _own_neurons(settings, "ntidigits.neurons", settings.ntidigits.neurons)})
+    _supervised(
+        "ntidigits", own, model, backend, samples, against, faults, repeats, chip_seed, seed, seeds, out, as_json
+    )
+
+
+@app.command("atv", epilog=_ATV_EXAMPLES)
+@reports_errors
+def atv(
+    audio: Annotated[
+        str | None, typer.Option("--audio", help="digits-voices (default), spoken-digits or ntidigits.", metavar="NAME")
+    ] = None,
+    vision: Annotated[
+        str | None,
+        typer.Option("--vision", help="digits-saccade (default), mnist-saccade or nmnist.", metavar="NAME"),
+    ] = None,
+    data: PairDataOption = None,
+    model: ZeroShotModelOption = "lsm",
+    shots: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--shots", help="Labelled pairs of each unseen class; may be repeated. Default: 0 1 5 20.", metavar="K"
+        ),
+    ] = None,
+    backend: BackendOption = "sim",
+    samples: SamplesOption = None,
+    against: AgainstOption = None,
+    faults: FaultsOption = None,
+    calibration: CalibrationOption = None,
+    chip_seed: ChipSeedOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
+    out: OutOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Find the picture of a digit by its spoken word (audio to vision): one LSM for both, contrastive projections.
+
+    Digits 1 to 7 are learned as pairs of a word and a picture; 8 and 9 are never shown (zero-shot), except for the
+    labelled pairs of --shots. A query is right when the picture that is most alike shows its digit.
+
+    With --samples it compares two backends on N pairs, as hil lsm nmnist does on N recordings.
+    """
+    texts = _with_data("audio", audio, None, with_calibration(overrides, calibration))
+    texts = _with_data("data", vision, None, texts)
+    if shots:
+        texts.append(f"atv.shots={json.dumps(shots)}")
+    settings = _with_paths(_load(config, texts), ("audio", "data"), data)
     if samples is None and against is not None:
-        raise ConfigError(f"--against {against} says nothing without --samples", fix="add --samples N, such as 32")
-    if samples is None and repeats != 1:
-        raise ConfigError(f"--repeats {repeats} says nothing without --samples", fix="add --samples N, such as 32")
-    settings = _load(dataset, data, config, with_calibration(overrides, calibration))
-    fault_map = placement_map(settings) if faults is None else _load_faults(faults)
-    drawn_by = seed if chip_seed is None else chip_seed
-    started = time.perf_counter()
-    if samples is None:
-        result, show = _classify(settings, backend, fault_map, seed, drawn_by, out), _print_classified
-    else:
-        result = _compare(settings, backend, against or "sim", fault_map, samples, repeats, seed, drawn_by, out)
-        show = _print_compared
-    result["faults_from"] = str(faults) if faults is not None else "the calibration" if fault_map is not None else None
-    result["wall_s"] = round(time.perf_counter() - started, 2)
-    if as_json:
-        print_json(result)
-    else:
-        show(result)
-        # Outside the table, which would break a path that is longer than the terminal is wide.
-        typer.echo(f"run file: {result['run_file']}")
-        for path in result["figures"]:
-            typer.echo(f"figure:   {path}")
+        raise ConfigError(f"--against {against} says nothing without --samples", fix="add --samples N, such as 16")
+    drawn_by = _array_only(model, ("lsm", "lsm-proto"), backend, samples, faults, chip_seed, settings)
+    fault_map = _fault_map(faults, settings)
+
+    def one(seed: int, chip_seed: int) -> dict[str, Any]:
+        if samples is not None:
+            return lsm_zero_shot.compare_atv(
+                settings, backend, against or "sim", fault_map, samples, seed, chip_seed, out
+            )
+        if model in ("lsm", "lsm-proto"):
+            return lsm_zero_shot.run_atv(settings, model, backend, fault_map, seed, chip_seed, out)
+        return lsm_zero_shot.train_baseline("atv", settings, model, seed, out)
+
+    show = lsm_zero_shot.show_compared if samples is not None else lsm_zero_shot.show
+    _run(one, show, faults, fault_map, seed, seeds, drawn_by, as_json)
+
+
+@app.command("btv", epilog=_BTV_EXAMPLES)
+@reports_errors
+def btv(
+    brain: Annotated[
+        str | None, typer.Option("--brain", help="letters-pen (default) or willett.", metavar="NAME")
+    ] = None,
+    letters: Annotated[
+        str | None, typer.Option("--letters", help="letters-strokes (default) or emnist-letters.", metavar="NAME")
+    ] = None,
+    data: PairDataOption = None,
+    model: ZeroShotModelOption = "lsm",
+    backend: BackendOption = "sim",
+    chip_seed: ChipSeedOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
+    out: OutOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Find the image of a letter by the brain activity of writing it (brain to vision), on several macros.
+
+    The network of 2048 neurons is larger than a macro: it is cut into blocks that several macros, or one macro again
+    and again, compute in turn (btv.macros). 22 letters are learned as pairs; 4 are never shown (zero-shot).
+    """
+    texts = _with_data("brain", brain, None, list(overrides or ()))
+    texts = _with_data("letters", letters, None, texts)
+    settings = _with_paths(_load(config, texts), ("brain", "letters"), data)
+    drawn_by = _array_only(model, ("lsm", "lsm-proto"), backend, None, None, chip_seed, settings)
+
+    def one(seed: int, chip_seed: int) -> dict[str, Any]:
+        if model in ("lsm", "lsm-proto"):
+            return lsm_zero_shot.run_btv(settings, model, backend, seed, chip_seed, out)
+        return lsm_zero_shot.train_baseline("btv", settings, model, seed, out)
+
+    _run(one, lsm_zero_shot.show, None, None, seed, seeds, drawn_by, as_json)
 
 
 @app.command(
@@ -137,7 +305,7 @@ def nmnist(
 )
 @reports_errors
 def transfer(
-    dataset: DatasetOption = None,
+    dataset: VisionOption = None,
     data: DataOption = None,
     backend: Annotated[
         str, typer.Option("--backend", help="The board: emulator, board, or a daemon's URL.", metavar="NAME")
@@ -156,313 +324,159 @@ def transfer(
 
     Four accuracies come out; where the simulator stands in for the board, all four agree.
     """
-    settings = _load(dataset, data, config, with_calibration(overrides, calibration))
+    settings = _load(config, _with_data("data", dataset, data, with_calibration(overrides, calibration)))
     if settings.calibration.file is None:
         raise ConfigError(
             "hil lsm transfer needs a calibration: without it the simulator is of no chip in particular",
             fix="add --calibration FILE; hil calibrate all makes one",
         )
     started = time.perf_counter()
-    result = _transfer(settings, backend, train, test, seed, seed if chip_seed is None else chip_seed, out)
+    drawn_by = seed if chip_seed is None else chip_seed
+    result = lsm_transfer.transfer(settings, backend, train, test, seed, drawn_by, out)
     result["wall_s"] = round(time.perf_counter() - started, 2)
-    if as_json:
-        print_json(result)
-        return
-    _print_transfer(result)
-    typer.echo(f"run file: {result['run_file']}")
-    for path in result["figures"]:
-        typer.echo(f"figure:   {path}")
+    print_result(result, lsm_transfer.show, as_json=as_json)
 
 
-def _load(dataset: str | None, data: Path | None, config: Path | None, overrides: list[str] | None) -> Any:
+def _supervised(
+    task_name: str,
+    settings: Any,
+    model: str,
+    backend: str,
+    samples: int | None,
+    against: str | None,
+    faults: Path | None,
+    repeats: int,
+    chip_seed: int | None,
+    seed: int,
+    seeds: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    if samples is None and against is not None:
+        raise ConfigError(f"--against {against} says nothing without --samples", fix="add --samples N, such as 32")
+    if samples is None and repeats != 1:
+        raise ConfigError(f"--repeats {repeats} says nothing without --samples", fix="add --samples N, such as 32")
+    task = lsm_supervised.TASKS[task_name]
+    if model not in task.paper:
+        raise ConfigError(f"unknown model {model!r}", fix=f"choose one of: {', '.join(task.paper)}")
+    drawn_by = _array_only(model, ("lsm",), backend, samples, faults, chip_seed, settings)
+    fault_map = _fault_map(faults, settings)
+
+    def one(seed: int, chip_seed: int) -> dict[str, Any]:
+        if model != "lsm":
+            return lsm_supervised.train_baseline(task, settings, model, seed, out)
+        if samples is None:
+            return lsm_supervised.classify(task, settings, backend, fault_map, seed, chip_seed, out)
+        return lsm_supervised.compare(
+            task, settings, backend, against or "sim", fault_map, samples, repeats, seed, chip_seed, out
+        )
+
+    show = lsm_supervised.show_classified if samples is None else lsm_supervised.show_compared
+    _run(one, show, faults, fault_map, seed, seeds, drawn_by, as_json)
+
+
+def _run(
+    one: Callable[[int, int], dict[str, Any]],
+    show: Callable[[dict[str, Any]], None],
+    faults: Path | None,
+    fault_map: FaultMap | None,
+    seed: int,
+    seeds: int,
+    chip_seed: int | None,
+    as_json: bool,
+) -> None:
+    """One seed, or several one after another."""
+
+    def timed(seed: int, chip_seed: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        result = one(seed, chip_seed)
+        from_calibration = None if fault_map is None else "the calibration"
+        result["faults_from"] = str(faults) if faults is not None else from_calibration
+        result["wall_s"] = round(time.perf_counter() - started, 2)
+        return result
+
+    run_seeds(timed, show, seed, seeds, chip_seed, as_json=as_json)
+
+
+def _array_only(
+    model: str,
+    on_array: tuple[str, ...],
+    backend: str,
+    samples: int | None,
+    faults: Path | None,
+    chip_seed: int | None,
+    settings: Any,
+) -> int | None:
+    """The chip seed that is asked for, after refusing options that mean nothing to a model without an array."""
+    if model in on_array:
+        return chip_seed
+    given = {
+        "--backend": backend != "sim",
+        "--samples": samples is not None,
+        "--faults": faults is not None,
+        "--chip-seed": chip_seed is not None,
+        "--calibration": settings.calibration.file is not None,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise ConfigError(
+                f"{option} says nothing to model {model!r}, which is trained on the host and uses no array",
+                fix=f"leave it out, or use --model {on_array[0]}",
+            )
+    return None
+
+
+def _load(config: Path | None, overrides: list[str]) -> Any:
     require_sim()
     from hil.cli.settings import load_settings
 
-    texts = list(overrides or ())
+    return load_settings(config, overrides)
+
+
+def _with_data(section: str, dataset: str | None, data: Path | None, overrides: list[str]) -> list[str]:
+    """Overrides with the names of --dataset and --data."""
+    texts = list(overrides)
     if dataset is not None:
-        texts.append(f"data.dataset={_quoted(dataset)}")
+        texts.append(f"{section}.dataset={_quoted(dataset)}")
     if data is not None:
-        texts.append(f"data.path={_quoted(str(data))}")
-    return load_settings(config, texts)
+        texts.append(f"{section}.path={_quoted(str(data))}")
+    return texts
 
 
-def _load_faults(path: Path) -> FaultMap:
+def _with_paths(settings: Any, sections: tuple[str, ...], data: Path | None) -> Any:
+    """Settings with the folder of --data for each data set that needs files.
+
+    Raises:
+        ConfigError: none of them needs any.
+    """
+    if data is None:
+        return settings
+    from experiments.datasets.families import needs_path
+
+    chosen = {name: getattr(settings, name) for name in sections}
+    wanting = {name: part for name, part in chosen.items() if needs_path(part.dataset)}
+    if not wanting:
+        names = " and ".join(part.dataset for part in chosen.values())
+        raise ConfigError(f"--data {data} says nothing: {names} come with the project", fix="name a data set of files")
+    return settings.model_copy(update={name: part.model_copy(update={"path": data}) for name, part in wanting.items()})
+
+
+def _own_neurons(settings: Any, section: str, neurons: Any) -> Any:
+    """Network settings with the neurons of an experiment, after refusing those meant for another."""
+    for name in type(neurons).model_fields:
+        if name in settings.lsm.model_fields_set:
+            raise ConfigError(
+                f"lsm.{name} is of hil lsm nmnist; this experiment has neurons of its own", fix=f"set {section}.{name}"
+            )
+    return neurons.of(settings.lsm)
+
+
+def _fault_map(faults: Path | None, settings: Any) -> FaultMap | None:
     from hil.fault_map import FaultMap
 
-    return FaultMap.load(path)
+    return placement_map(settings) if faults is None else FaultMap.load(faults)
 
 
 def _quoted(text: str) -> str:
     """As a TOML string, whose escapes are those of JSON."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def _classify(
-    settings: Any, backend_name: str, fault_map: FaultMap | None, seed: int, chip_seed: int, out: Path
-) -> dict[str, Any]:
-    from experiments.lsm import supervised
-    from hil.session import open_session
-
-    array = make_array(backend_name, settings, chip_seed)
-    with progress_bars() as progress:
-        dataset = load_dataset(settings, [array], fault_map, seed, progress)
-        with few_threads(settings):
-            tables = supervised.tables(settings.lsm.n_neurons)
-            run_file = start_run(out, "lsm-nmnist", tables, settings, array, array.identity, seed)
-            with run_file, open_session(array.backend, array.limits) as session:
-                outcome = supervised.run(
-                    session, dataset, settings, run_file, seed=seed, fault_map=fault_map, progress=progress
-                )
-    return {
-        "experiment": "lsm nmnist",
-        "backend": array.shown,
-        "calibration": array.backend.info.calibration_id,
-        "calibration_text": calibration_note(array.backend.info),
-        "seed": seed,
-        "chip_seed": chip_seed,
-        **supervised.summary(outcome, dataset),
-        "run_file": str(run_file.path),
-        "figures": _save_figures(outcome.figures, run_file.path.with_suffix("")),
-    }
-
-
-def _compare(
-    settings: Any,
-    backend_name: str,
-    against_name: str,
-    fault_map: FaultMap | None,
-    n_samples: int,
-    repeats: int,
-    seed: int,
-    chip_seed: int,
-    out: Path,
-) -> dict[str, Any]:
-    from experiments.lsm import side_by_side
-    from hil.session import open_session
-
-    if n_samples < 1:
-        raise ConfigError(f"--samples {n_samples} is below 1", fix="compare at least one test recording")
-    array = make_array(backend_name, settings, chip_seed)
-    # Behind a daemon the chip may have been drawn by another seed: the same chip is what can be compared.
-    chip_seed = array.identity.get("seed", chip_seed)
-    against = make_array(against_name, settings, chip_seed)
-    check_same_shape(array, against)
-    with progress_bars() as progress:
-        dataset = load_dataset(settings, [array, against], fault_map, seed, progress)
-        side_by_side.draw_samples(len(dataset.test), n_samples, seed)
-        with few_threads(settings):
-            tables = side_by_side.tables(settings.lsm.n_neurons)
-            reference_identity = {**against.identity, "calibration": against.backend.info.calibration_id}
-            identity = {**array.identity, "against": reference_identity}
-            run_file = start_run(out, "lsm-nmnist-compare", tables, settings, array, identity, seed)
-            # One inside the other, so that each array ends at zero bias whatever happens to the other.
-            with (
-                run_file,
-                open_session(against.backend, against.limits) as reference,
-                open_session(array.backend, array.limits) as session,
-            ):
-                outcome = side_by_side.run(
-                    session,
-                    reference,
-                    dataset,
-                    settings,
-                    run_file,
-                    n_samples=n_samples,
-                    seed=seed,
-                    repeats=repeats,
-                    fault_map=fault_map,
-                    progress=progress,
-                )
-    return {
-        "experiment": "lsm nmnist compare",
-        "backend": array.shown,
-        "against": against.shown,
-        "calibration": array.backend.info.calibration_id,
-        "calibration_text": calibration_note(array.backend.info),
-        "calibration_against": against.backend.info.calibration_id,
-        "calibration_text_against": calibration_note(against.backend.info),
-        "seed": seed,
-        "chip_seed": chip_seed,
-        **side_by_side.summary(outcome, dataset),
-        "run_file": str(run_file.path),
-        "figures": _save_figures(outcome.figures, run_file.path.with_suffix("")),
-    }
-
-
-def _transfer(
-    settings: Any, backend_name: str, n_train: int, n_test: int, seed: int, chip_seed: int, out: Path
-) -> dict[str, Any]:
-    from experiments.lsm import transfer as chip_in_the_loop
-    from hil.session import open_session
-
-    fault_map = placement_map(settings)
-    board = make_array(backend_name, settings, chip_seed)
-    simulator = make_array("sim", settings, chip_seed)
-    with progress_bars() as progress:
-        dataset = load_dataset(settings, [board, simulator], fault_map, seed, progress)
-        with few_threads(settings):
-            tables = chip_in_the_loop.tables(settings.lsm.n_neurons)
-            identity = {**board.identity, "simulator": simulator.identity}
-            run_file = start_run(out, "lsm-transfer", tables, settings, board, identity, seed)
-            with (
-                run_file,
-                open_session(simulator.backend, simulator.limits) as simulated,
-                open_session(board.backend, board.limits) as session,
-            ):
-                outcome = chip_in_the_loop.run(
-                    session,
-                    simulated,
-                    dataset,
-                    settings,
-                    run_file,
-                    n_train=n_train,
-                    n_test=n_test,
-                    seed=seed,
-                    fault_map=fault_map,
-                    progress=progress,
-                )
-    return {
-        "experiment": "lsm transfer",
-        "backend": board.shown,
-        "calibration": board.backend.info.calibration_id,
-        "calibration_text": calibration_note(simulator.backend.info),
-        "seed": seed,
-        "chip_seed": chip_seed,
-        **chip_in_the_loop.summary(outcome, dataset, n_train=n_train),
-        "faults_from": None if fault_map is None else "the calibration",
-        "run_file": str(run_file.path),
-        "figures": _save_figures(outcome.figures, run_file.path.with_suffix("")),
-    }
-
-
-def _print_transfer(result: dict[str, Any]) -> None:
-    typer.echo(f"board:       {result['backend']}, seed {result['chip_seed']}")
-    typer.echo(f"calibration: {result['calibration_text']}")
-    typer.echo(f"data:        {result['data_source']}")
-    typer.echo(f"samples:     {result['n_train_drawn']} for training, {result['n_test_drawn']} for testing\n")
-    by_side: dict[str, list[str]] = {}
-    for cell in result["transfer"]:
-        low, high = cell["accuracy_interval"]
-        text = f"{_percent(cell['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
-        by_side.setdefault(cell["trained_on"], [f"trained on {cell['trained_on']}"]).append(text)
-    header = ("", *(f"tested on {cell['tested_on']}" for cell in result["transfer"][: len(by_side)]))
-    print_table("Accuracy, with its 95 % interval", header, [tuple(texts) for texts in by_side.values()])
-    for one in result["lost_by_transfer"]:
-        lost = _with_interval(one["accuracy_lost"], one["accuracy_lost_interval"], sign=True)
-        low, high = one["accuracy_lost_interval"]
-        verdict = "no more than chance" if low <= 0.0 <= high else "more than chance"
-        typer.echo(f"on the {one['tested_on']}, training on the other costs {lost}: {verdict}")
-
-
-def _save_figures(figures: dict[str, bytes], folder: Path) -> list[str]:
-    """PNG files beside the run file, which holds them too."""
-    paths = {folder / f"{name}.png": png for name, png in figures.items()}
-    try:
-        folder.mkdir(exist_ok=True)
-        for path, png in paths.items():
-            path.write_bytes(png)
-    except OSError as error:
-        for path in paths:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-        raise RunFileError(
-            f"figures cannot be written to {folder}: {error.strerror}",
-            fix="make room; the run file is complete and holds the figures too",
-        ) from None
-    return [str(path) for path in paths]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
-
-
-def _with_interval(value: float, interval: list[float], *, sign: bool = False) -> str:
-    low, high = (f"{100 * bound:{'+' if sign else ''}.2f} %" for bound in interval)
-    return f"{100 * value:{'+' if sign else ''}.2f} %   95 % interval {low} to {high}"
-
-
-def _faults_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """What to say about faults: nothing without a fault map."""
-    faults = result["faults"]
-    if faults is None:
-        return []
-    kinds = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in faults["tile"].items() if n)
-    text = f"{faults['tile_faulty']} of {faults['tile_cells']}{f'   ({kinds})' if kinds else ''}"
-    avoided = f"{faults['rows_out']} rows and {faults['cols_out']} columns that are open or shorted"
-    return [("faults known from", result["faults_from"]), ("faulty cells in the tile", text), ("avoided", avoided)]
-
-
-def _print_classified(result: dict[str, Any]) -> None:
-    rows = [
-        ("data", f"{result['data_source']}"),
-        ("samples", f"{result['n_train']} for training, {result['n_test']} for testing"),
-        ("backend", f"{result['backend']}, seed {result['chip_seed']}, calibration: {result['calibration_text']}"),
-        *_faults_rows(result),
-        ("honest protocol", _with_interval(result["honest_accuracy"], result["accuracy_interval"])),
-        ("paper protocol", f"{_percent(result['paper_accuracy'])}   best epoch chosen on the test data, as published"),
-        ("the paper, N-MNIST", "89.66 % on the chip, 89.11 % in software (paper protocol)"),
-        ("spikes", f"{_percent(result['spike_rate_per_step'])} of all neuron steps"),
-        ("time", f"{result['wall_s']:.1f} s"),
-    ]
-    if result["data_note"]:
-        rows.insert(2, ("note", result["data_note"]))
-    print_table("Liquid state machine, supervised", ("what", "value"), rows)
-
-
-def _repeats_rows(result: dict[str, Any], correlation: Callable[[float | None], str]) -> list[tuple[str, str]]:
-    """What repeats tell: how well each agrees with itself, and what is left of the difference without noise."""
-    if "n_repeats" not in result:
-        return []
-    interval = result["corrected_correlation_interval"]
-    corrected = correlation(result["corrected_correlation"])
-    if interval is not None:
-        corrected += f"   95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
-    own = (result["repeat_correlation"], result["repeat_correlation_against"])
-    return [
-        ("... repeats of itself", " and ".join(correlation(value) for value in own) + "   backend and reference"),
-        ("... without noise", corrected),
-        (
-            "difference, all repeats",
-            _with_interval(
-                result["accuracy_pooled_difference"], result["accuracy_pooled_difference_interval"], sign=True
-            ),
-        ),
-    ]
-
-
-def _print_compared(result: dict[str, Any]) -> None:
-    def correlation(value: float | None) -> str:
-        return "not defined: the counts do not vary" if value is None else f"{value:.4f}"
-
-    backend, against = result["backend"], f"reference {result['against']}"
-    rows = [
-        ("data", f"{result['data_source']}"),
-        ("samples", f"{result['n_train']} for training, {result['n_samples']} of {result['n_test']} for comparing"),
-        ("backend", f"{backend}, seed {result['chip_seed']}, calibration: {result['calibration_text']}"),
-        (
-            "against",
-            f"{result['against']}, seed {result['chip_seed']}, calibration: {result['calibration_text_against']}",
-        ),
-        *_faults_rows(result),
-        (f"accuracy, {backend}", _with_interval(result["honest_accuracy"], result["accuracy_interval"])),
-        (
-            f"accuracy, {against}",
-            _with_interval(result["honest_accuracy_against"], result["accuracy_interval_against"]),
-        ),
-        (
-            "difference",
-            _with_interval(result["accuracy_difference"], result["accuracy_difference_interval"], sign=True),
-        ),
-        ("count correlation", f"{correlation(result['count_correlation'])}   over all neurons and recordings"),
-        (
-            "... per neuron",
-            f"{correlation(result['count_correlation_by_neuron'])}   mean of {result['n_neurons_correlated']} neurons",
-        ),
-        *_repeats_rows(result, correlation),
-        ("mean count", f"{result['count_mean']:.3f}   {result['count_mean_difference']:+.3f} to the reference"),
-        *((f"{backend}: {key}", f"{value:g}") for key, value in result["telemetry"].items() if value),
-        ("time", f"{result['wall_s']:.1f} s"),
-    ]
-    if result["data_note"]:
-        rows.insert(2, ("note", result["data_note"]))
-    print_table("Liquid state machine, two backends side by side", ("what", "value"), rows)

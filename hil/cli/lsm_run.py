@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,15 +55,27 @@ def make_array(name: str, settings: Any, seed: int) -> Array:
     return Array(name, backend, limits)
 
 
-def load_dataset(settings: Any, arrays: list[Array], fault_map: FaultMap | None, seed: int, progress: Progress) -> Any:
-    """Load the data, and refuse what does not go with them."""
+def load_vision(settings: Any, progress: Progress) -> Any:
     from experiments.datasets import load_from_settings
+
+    return load_from_settings(settings.data, progress=progress)
+
+
+def load_dataset(
+    settings: Any,
+    arrays: list[Array],
+    fault_map: FaultMap | None,
+    seed: int,
+    progress: Progress,
+    load: Callable[[Any, Progress], Any] = load_vision,
+) -> Any:
+    """Load the data, and refuse what does not go with them."""
     from experiments.lsm.protocols import split_validation
 
     if fault_map is not None:
         # The arrays have one shape.
         fault_map.check_shape(arrays[0].backend.info.shape, "the map of --faults")
-    dataset = load_from_settings(settings.data, progress=progress)
+    dataset = load(settings, progress)
     for array in arrays:
         _check_fits(dataset.n_inputs, settings.lsm.n_neurons, array.backend.info.shape, fault_map)
     # Needed much later, but a set too small for it is known now.
@@ -83,6 +95,23 @@ def start_run(
         config=settings.model_dump(mode="json"),
         backend=identity,
         calibration=array.backend.info.calibration_id,
+        seed=seed,
+        software=software_versions(),
+        tables=tables,
+    )
+
+
+def start_run_on_host(out: Path, experiment: str, tables: Any, settings: Any, seed: int) -> Any:
+    """A run that uses no array."""
+    from hil.provenance import software_versions
+    from hil.runfile import RunFile
+
+    return RunFile.create(
+        out,
+        experiment,
+        config=settings.model_dump(mode="json"),
+        backend={"name": "none", "kind": "none"},
+        calibration=None,
         seed=seed,
         software=software_versions(),
         tables=tables,

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.accounts.technology import TechnologySettings
 from experiments.array.settings import ArraySettings
+from experiments.baselines.settings import BaselineSettings
+from experiments.datasets.audio_settings import AudioSettings, NtidigitsSettings
+from experiments.datasets.brain_settings import BrainSettings
+from experiments.datasets.letters_settings import LettersSettings
+from experiments.lsm.btv_settings import BtvSettings
 from experiments.lsm.supervised import SupervisedSettings
+from experiments.lsm.zero_shot_settings import AtvSettings, ProjectionSettings
 from firmware_bridge.emulator_settings import EmulatorSettings
 from hil.backend import Limits
 from hil.calibration_settings import CalibrationSettings
@@ -46,10 +53,21 @@ class BoardSettings(Settings):
 
 
 class RootSettings(SupervisedSettings):
-    """Sections: `data`, `lsm`, `readout` of the LSM experiment; `array` of the array procedures; `limits` of the
-    session; `board` of a real or emulated board; `emulator` of an emulated one alone; `sim` of the simulator and of an
-    emulated board's hidden chip; `calibration` of what is applied to any of them."""
+    """Sections: `data`, `audio`, `letters`, `brain` of the data sets; `lsm` and `readout` of all LSM experiments;
+    `ntidigits`, `atv`, `btv` of one of them; `projection` of the zero-shot ones; `baseline` of the models they are
+    compared with; `energy` of the accounts; `array` of the array procedures; `limits` of the session; `board` of a real
+    or emulated board; `emulator` of an emulated one alone; `sim` of the simulator and of an emulated board's hidden
+    chip; `calibration` of what is applied to any of them."""
 
+    audio: AudioSettings = AudioSettings()
+    letters: LettersSettings = LettersSettings()
+    brain: BrainSettings = BrainSettings()
+    ntidigits: NtidigitsSettings = NtidigitsSettings()
+    atv: AtvSettings = AtvSettings()
+    btv: BtvSettings = BtvSettings()
+    projection: ProjectionSettings = ProjectionSettings()
+    baseline: BaselineSettings = BaselineSettings()
+    energy: TechnologySettings = TechnologySettings()
     array: ArraySettings = ArraySettings()
     limits: LimitSettings = LimitSettings()
     board: BoardSettings = BoardSettings()

@@ -30,9 +30,24 @@ is a data sheet. "guess" means that no published value was found.
 """
 #: section -> its title, and what must be said before its table
 _SECTIONS = {
-    "data": ("Data set", ""),
-    "lsm": ("Network", ""),
-    "readout": ("Read-out", ""),
+    "data": ("Data of vision", "See [get data sets](../how-to/get-data-sets.md)."),
+    "audio": ("Data of audio", "See [cochlea](../explanation/cochlea.md)."),
+    "letters": ("Data of letters", "See [letters and brain](../explanation/letters-and-brain.md)."),
+    "brain": ("Data of the brain", "See [letters and brain](../explanation/letters-and-brain.md)."),
+    "lsm": (
+        "Network",
+        "For all experiments; `decay`, `v_threshold` and `const_per_us` are for N-MNIST, the others have their own.",
+    ),
+    "readout": ("Read-out", "Of the supervised experiments."),
+    "ntidigits": ("Spoken digits", ""),
+    "atv": ("Audio to vision", "See [zero-shot](../explanation/zero-shot.md)."),
+    "btv": (
+        "Brain to vision",
+        "See [zero-shot](../explanation/zero-shot.md) and [tiling](../explanation/tiling.md).",
+    ),
+    "projection": ("Projections", "Of the experiment `atv`."),
+    "baseline": ("Baselines", "See [train a baseline](../how-to/train-a-baseline.md)."),
+    "energy": ("Energy", "Constants that `hil report` counts with: [costs](../explanation/costs.md)."),
     "array": (
         "Procedures on arrays",
         "`hil array VERB` reads `array.VERB`, `array.read` and `array.cells_per_step`: see\n"
