@@ -42,6 +42,16 @@ INDEPENDENT: dict[str, Any] = {
 }
 
 
+def wide() -> dict[str, Any]:
+    """Rows for the 64 channels of a cochlea and a few neurons."""
+    tree = deepcopy(INDEPENDENT)
+    tree |= {"name": "wide-72x16", "rows": 72}
+    tree["dac"] |= {"chips": 3, "row_chips": [0, 1], "gate_channel": [2, 0], "source_line_channel": [2, 1]}
+    tree["mux"]["count"] = 9
+    tree["chains"]["rows"]["chips"] = 5
+    return tree
+
+
 def common() -> dict[str, Any]:
     """Six muxes of four with common selects and no INH, no CRC, columns in blocks: every phase writes DACs."""
     tree = deepcopy(INDEPENDENT)

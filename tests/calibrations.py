@@ -1,12 +1,10 @@
-"""Boards that were calibrated once, for the tests that need a calibration and not the measuring of it."""
+"""A board that was calibrated once, for the tests that need a calibration and not the measuring of it."""
 
 from __future__ import annotations
 
 import functools
 import tempfile
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from boards import INDEPENDENT, as_toml
@@ -17,33 +15,22 @@ from hil.cli.app import app
 
 #: reads enough to tell noise within some percent
 QUICK = noise.NoiseOptions(n_cells=64, n_reads=64, n_repeats=32)
-#: what `hil` is given so that a network fits on `network_board`
+#: what `hil` is given so that a network fits on that board: the centre of each frame, and few neurons
 NETWORK = [
     text
     for key_value in (
-        "board.profile=board.toml", "data.n_train=60", "data.n_test=20", "data.digits_views=1", "lsm.n_neurons=6",
-        "readout.epochs=2", "readout.steps_min=4", "readout.weight_decays=[1e-3]",
+        "board.profile=board.toml", "data.n_train=60", "data.n_test=20", "data.digits_views=1", "data.input_px=4",
+        "lsm.n_neurons=6", "readout.epochs=2", "readout.steps_min=4", "readout.weight_decays=[1e-3]",
     )
     for text in ("--set", key_value)
 ]  # fmt: skip
 
 
-def network_board() -> dict[str, Any]:
-    """Rows for 256 inputs and a few neurons, and as few columns as these need."""
-    tree = deepcopy(INDEPENDENT)
-    tree |= {"name": "network-264x16", "rows": 264}
-    tree["dac"] |= {"chips": 6, "row_chips": [0, 1, 2, 3, 4], "gate_channel": [5, 0], "source_line_channel": [5, 1]}
-    tree["mux"]["count"] = 33
-    tree["chains"]["rows"]["chips"] = 17
-    return tree
-
-
 @functools.cache
-def calibrated(board: str = "small") -> Path:
+def calibrated() -> Path:
     """Folder with board.toml, the calibration of chip seed 7 in runs/calibrations, and result.json of the command."""
-    folder = Path(tempfile.mkdtemp(prefix=f"calibrated-{board}-"))
-    tree = {"small": INDEPENDENT, "network": network_board()}[board]
-    (folder / "board.toml").write_text(as_toml(tree))
+    folder = Path(tempfile.mkdtemp(prefix="calibrated-"))
+    (folder / "board.toml").write_text(as_toml(INDEPENDENT))
     arguments = ["calibrate", "all", "--chip-seed", "7", "--json", "--out", str(folder / "runs")]
     arguments += ["--set", f"board.profile={folder / 'board.toml'}"]
     with mock.patch("calibration.noise.measure", functools.partial(noise.measure, options=QUICK)):

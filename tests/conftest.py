@@ -43,7 +43,11 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Generated data sets go to a folder of this session, never to the user's cache."""
-    folder = tmp_path_factory.mktemp("data-cache")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers: what one has generated, the other need not
+    folder = folder / "data-cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSBAR_HIL_CACHE", str(folder))
         yield folder

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from experiments.datasets import Events
 from experiments.datasets.nmnist import encode_events
 from hil.cli.app import app
+from hil.runfile._layout import PNG_SIGNATURE
 
 #: settings that make an experiment take a second
 SMALL = [
@@ -76,6 +77,12 @@ def hil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
             handler.close()
         logger.setLevel(logging.NOTSET)
         logger.propagate = True
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn but not rendered, which takes longer than the rest of a small run; a few tests look at them."""
+    monkeypatch.setattr("experiments.style.png", lambda made, **options: PNG_SIGNATURE + b"blank")
 
 
 @pytest.fixture(scope="session")

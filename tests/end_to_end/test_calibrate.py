@@ -30,13 +30,13 @@ ALL = ["zero", "dac", "tia", "line", "noise", "array"]
 @pytest.fixture
 def measured() -> Path:
     """Folder in which everything was measured once, with its profile."""
-    return calibrated("small")
+    return calibrated()
 
 
 @pytest.fixture
 def network(hil: Any, tmp_path: Path) -> Callable[..., Any]:
-    """Runs `hil ARGUMENTS` where a board that a small network fits on is calibrated."""
-    shutil.copytree(calibrated("network"), tmp_path, dirs_exist_ok=True)
+    """Runs `hil ARGUMENTS` with a network that fits on the board, where that is calibrated."""
+    shutil.copytree(calibrated(), tmp_path, dirs_exist_ok=True)
     return lambda *arguments: hil(*arguments, "--chip-seed", 7, "--calibration", FILE, *NETWORK)
 
 
@@ -261,6 +261,7 @@ class TestDaemon:
             assert "--set calibration.file=FILE" in ran.stderr
 
 
+@pytest.mark.usefixtures("blank_figures")
 class TestNetwork:
     def test_spike_counts_are_compared_too(self, network: Any) -> None:
         ran = network("calibrate", "validate", "--samples", 6, "--json")

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import typer.main
 from array_runs import array_run
+from boards import INDEPENDENT, as_toml, wide
 from calibrations import NETWORK, QUICK, calibrated
 from daemons import shared_daemon
 from measured import write_forming
+from spoken import write_spoken_digits
 
 import experiments.lsm.speed
 import firmware_bridge.link_bench
@@ -68,7 +70,10 @@ def _quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commands_are_known() -> None:
     assert set(COMMANDS) == {
         ("lsm", "nmnist"),
-        ("lsm", "transfer"),
+        *(("lsm", name) for name in ("ntidigits", "atv", "btv", "transfer")),
+        *(("data", verb) for verb in ("list", "check", "prepare")),
+        ("study",),
+        ("report",),
         *(("calibrate", verb) for verb in (*PARTS, "all", "validate", "check", "show", "report")),
         *(("array", verb) for verb in (*PROCEDURES, "fit")),
         *(("runs", verb) for verb in ("list", "show", "plot", "compare", "export", "check", "tag")),
@@ -111,13 +116,30 @@ def _grouped(path: tuple[str, ...]) -> Any:
     return pytest.param(path, marks=marks, id=" ".join(path))
 
 
-@pytest.mark.usefixtures("_quick_bench", "_quick_noise")
+@pytest.fixture
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process takes seconds to load what this one has loaded; test_study.py starts them."""
+
+    def in_turn(tasks: Any, work: Any, jobs: int, done: Any) -> None:
+        for index, task in enumerate(tasks):
+            done(index, work(task))
+
+    monkeypatch.setattr("experiments.studies.run.work_through", in_turn)
+
+
+@pytest.mark.usefixtures("_quick_bench", "_quick_noise", "_no_processes")
 @pytest.mark.parametrize("path", [_grouped(path) for path in COMMANDS if path not in ENDLESS])
 def test_examples_of_the_help_work(
-    hil: Any, small: list[str], nmnist_archive: Path, tmp_path: Path, path: tuple[str, ...]
+    hil: Any, nmnist_archive: Path, tmp_path: Path, request: pytest.FixtureRequest, path: tuple[str, ...]
 ) -> None:
+    if path[0] in ("lsm", "study", "report"):
+        request.getfixturevalue("blank_figures")
     shutil.copy(nmnist_archive, tmp_path / "nmnist.tar.gz")
-    FaultMap.healthy_array((512, 512)).save(tmp_path / "faults.npz")
+    board = wide() if path in _HEARING else INDEPENDENT
+    (tmp_path / "board.toml").write_text(as_toml(board))
+    if path == ("lsm", "ntidigits"):
+        write_spoken_digits(tmp_path / "recordings.tar.gz")
+    FaultMap.healthy_array((INDEPENDENT["rows"], INDEPENDENT["cols"])).save(tmp_path / "faults.npz")
     write_forming(tmp_path / "form.csv")
     np.save(tmp_path / "gradient.npy", np.linspace(2e-6, 25e-6, 64).reshape(8, 8))
     if path[0] == "runs":
@@ -125,8 +147,7 @@ def test_examples_of_the_help_work(
         array_run(tmp_path / "runs")
         assert hil("runs", "tag", monday, "monday").code == 0
     if _needs_calibration(path):
-        board = "network" if path in (("lsm", "transfer"), ("calibrate", "validate")) else "small"
-        shutil.copytree(calibrated(board), tmp_path, dirs_exist_ok=True)
+        shutil.copytree(calibrated(), tmp_path, dirs_exist_ok=True)
     for example in examples(hil(*path, "--help").stdout):
         if DEFAULT_URL in example:
             example = example.replace(DEFAULT_URL, shared_daemon("tcp"))
@@ -136,11 +157,39 @@ def test_examples_of_the_help_work(
         if path == ("keys", "revoke"):
             assert hil("keys", "new", "alice").code == 0
         _, *arguments = shlex.split(example)
-        ran = hil(*arguments, *(small if path == ("lsm", "nmnist") else _fewer_cells(path, arguments)))
+        ran = hil(*arguments, *_fewer_cells(path, arguments))
         assert ran.code == 0, f"{example}: {ran.stderr}"
         assert ran.stdout
         if "--json" in arguments:
             assert ran.json
+
+
+#: commands whose network has 64 inputs at least
+_HEARING = (("lsm", "ntidigits"), ("lsm", "atv"))
+_CELLS = [f"sim.rows={INDEPENDENT['rows']}", f"sim.cols={INDEPENDENT['cols']}"]
+_BASELINES = [
+    "baseline.n_neurons=8", "baseline.steps_min=1", "baseline.vision.srnn_ann.epochs=1", "baseline.audio.rnn.epochs=1",
+    "baseline.atv.lsm_proto.epochs=2",
+]  # fmt: skip
+_VISION = [*_CELLS, *_BASELINES]
+_AUDIO = [*_BASELINES, "sim.rows=72", "sim.cols=16", "audio.n_train=40", "audio.n_test=20"]
+_BOTH = [
+    *_AUDIO, "audio.n_train=400", "audio.n_test=150", "data.input_px=8", "data.n_train=300", "data.n_test=150",
+    "projection.epochs=2", "projection.penalties=[0.1]",
+]  # fmt: skip
+_TILES = [
+    "sim.rows=64", "sim.cols=16", "btv.n_neurons=8", "btv.macros=2", "btv.windows=[0]", "btv.projection.epochs=1",
+    "btv.shots=[0,2]", "brain.trials=6", "brain.test_trials=2", "letters.train_per_class=6", "letters.test_per_class=2",
+]  # fmt: skip
+#: settings that make the examples of a command take a second
+_SMALL = {
+    ("lsm", "nmnist"): _VISION,
+    ("study",): _VISION,
+    ("report",): _VISION,
+    ("lsm", "ntidigits"): _AUDIO,
+    ("lsm", "atv"): _BOTH,
+    ("lsm", "btv"): _TILES,
+}
 
 
 def _fewer_cells(path: tuple[str, ...], arguments: list[str]) -> list[str]:
@@ -151,6 +200,8 @@ def _fewer_cells(path: tuple[str, ...], arguments: list[str]) -> list[str]:
         return NETWORK if path in (("lsm", "transfer"), ("calibrate", "validate")) else NETWORK[:2]
     if path == ("lsm", "transfer"):
         return NETWORK
+    if path in _SMALL:
+        return [*NETWORK, *(text for key_value in _SMALL[path] for text in ("--set", key_value))]
     return ["--set", "sim.rows=16", "--set", "sim.cols=16"] if path[0] == "array" and path[1] != "fit" else []
 
 

@@ -43,6 +43,7 @@ def test_emulated_board_against_the_simulator_of_the_same_chip(hil: Any, small: 
     assert summary["count_correlation"] == result["count_correlation"]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_equal_seeds_compare_the_same_samples_and_give_the_same_counts(hil: Any, small: list[str]) -> None:
     found = []
     for seed in (1, 1, 2):
@@ -55,6 +56,7 @@ def test_equal_seeds_compare_the_same_samples_and_give_the_same_counts(hil: Any,
     assert not np.array_equal(first["sample"], other["sample"])
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_text_for_people(hil: Any, small: list[str]) -> None:
     ran = hil("lsm", "nmnist", *small, "--samples", 10, "--against", "sim")
     assert (ran.code, ran.stderr) == (0, "")
@@ -63,6 +65,7 @@ def test_text_for_people(hil: Any, small: list[str]) -> None:
         assert part in text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_counts_that_never_vary_have_no_correlation(hil: Any, small: list[str]) -> None:
     arguments = ("lsm", "nmnist", *small, "--samples", 5, "--set", "lsm.v_threshold=1e9")
     result = hil(*arguments, "--json").json

@@ -12,6 +12,8 @@ from hil.fault_map import Fault, FaultMap
 from hil.placement import place, tile_faults
 from hil.runfile import open_run
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 #: room for 256 inputs and 16 neurons, and a little more
 ARRAY = ["--set", "sim.rows=280", "--set", "sim.cols=48"]
 SHAPE = (280, 48)

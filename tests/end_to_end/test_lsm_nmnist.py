@@ -19,6 +19,7 @@ KEYS = {
 }  # fmt: skip
 FIGURES = {"confusion", "spike_raster", "membrane", "tsne"}
 PROGRAM = "from hil.cli import main; main()"
+UNDRAWN = pytest.mark.usefixtures("blank_figures")
 
 
 def counts(path: str) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def test_result_run_file_and_figures(hil: Any, small: list[str], tmp_path: Path)
             assert (folder / f"{name}.png").read_bytes() == png
 
 
+@UNDRAWN
 def test_confusion_matrix_is_in_the_run_file(hil: Any, small: list[str]) -> None:
     result = hil("lsm", "nmnist", *small, "--json").json
     with open_run(Path(result["run_file"])) as reader:
@@ -71,6 +73,7 @@ def test_confusion_matrix_is_in_the_run_file(hil: Any, small: list[str]) -> None
     assert np.trace(tables[0]) == round(30 * result["honest_accuracy"])
 
 
+@UNDRAWN
 def test_text_for_people(hil: Any, small: list[str]) -> None:
     ran = hil("lsm", "nmnist", *small)
     assert (ran.code, ran.stderr) == (0, "")
@@ -79,6 +82,7 @@ def test_text_for_people(hil: Any, small: list[str]) -> None:
         assert part in text
 
 
+@UNDRAWN
 def test_seeds(hil: Any, spawn: Any, small: list[str], tmp_path: Path) -> None:
     """Equal seeds give equal spike counts, in another process too; another seed gives others."""
     arguments = ["lsm", "nmnist", *small, "--json", "--out", tmp_path]
@@ -93,6 +97,7 @@ def test_seeds(hil: Any, spawn: Any, small: list[str], tmp_path: Path) -> None:
         assert not np.array_equal(first[split], other[split])
 
 
+@UNDRAWN
 @pytest.mark.parametrize(
     "setting", ["sim.fidelity=conversion", "sim.ideal=true", "lsm.engine=torch", "lsm.gain=nominal"]
 )
@@ -101,6 +106,7 @@ def test_variants(hil: Any, small: list[str], setting: str) -> None:
     assert result["spike_rate_per_step"] > 0
 
 
+@UNDRAWN
 def test_limits_of_the_session_are_tightened(hil: Any, small: list[str], tmp_path: Path) -> None:
     assert hil("lsm", "nmnist", *small, "--set", "limits.v_read_max_v=0.2", "--json").json["n_test"] == 30
     ran = hil("lsm", "nmnist", *small, "--set", "limits.v_read_max_v=0.19", "--out", "other")
@@ -109,12 +115,14 @@ def test_limits_of_the_session_are_tightened(hil: Any, small: list[str], tmp_pat
     assert not (tmp_path / "other").exists()
 
 
+@UNDRAWN
 def test_archive_and_folder_of_recordings(hil: Any, small: list[str], nmnist_archive: Path) -> None:
     result = hil("lsm", "nmnist", *small, "--dataset", "nmnist", "--data", nmnist_archive, "--json").json
     assert (result["dataset"], result["data_synthetic"]) == ("nmnist", False)
     assert "small set: 120 training and 40 test recordings" in result["data_note"]
 
 
+@UNDRAWN
 @pytest.mark.parametrize("name", ["it's.tar.gz", 'say "hi".tar.gz', "back\\slash.tar.gz", "2024", "x = 1.tar.gz"])
 def test_any_file_name_may_be_given(hil: Any, tmp_path: Path, name: str) -> None:
     ran = hil("lsm", "nmnist", "--dataset", "nmnist", "--data", tmp_path / name)
@@ -123,6 +131,7 @@ def test_any_file_name_may_be_given(hil: Any, tmp_path: Path, name: str) -> None
     assert f"the data path {name} does not exist" in hil("lsm", "nmnist", "--dataset", "nmnist", "--data", name).stderr
 
 
+@UNDRAWN
 def test_real_recordings(hil: Any, small: list[str]) -> None:
     archive = DATA / "nmnist_subset.tar.gz"
     if not archive.is_file():
@@ -139,6 +148,7 @@ def test_real_recordings(hil: Any, small: list[str]) -> None:
     assert "small set: 804 training and 52 test recordings" in text
 
 
+@UNDRAWN
 def test_a_silent_network_ends_without_tsne(hil: Any, small: list[str]) -> None:
     result = hil("lsm", "nmnist", *small, "--set", "lsm.v_threshold=1e9", "--json").json
     assert result["spike_rate_per_step"] == 0.0

@@ -131,7 +131,26 @@ class TestRootSettings:
     def test_rows_name_every_key_once(self) -> None:
         keys = [row.key for row in rows(RootSettings())]
         assert len(set(keys)) == len(keys)
-        sections = {"data", "lsm", "readout", "array", "limits", "board", "emulator", "sim", "calibration"}
+        sections = {
+            "data",
+            "audio",
+            "letters",
+            "brain",
+            "lsm",
+            "readout",
+            "ntidigits",
+            "atv",
+            "btv",
+            "projection",
+            "baseline",
+            "energy",
+            "array",
+            "limits",
+            "board",
+            "emulator",
+            "sim",
+            "calibration",
+        }
         assert {key.split(".")[0] for key in keys} == sections
         assert next(rows(load(RootSettings, overrides=["data.seed=7", "sim.rows=300"]))).key == "data.dataset"
 
