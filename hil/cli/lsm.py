@@ -15,6 +15,7 @@ from hil.cli.calibration_note import placement_map
 from hil.cli.errors import reports_errors
 from hil.cli.extras import require_sim
 from hil.cli.lsm_output import print_result
+from hil.cli.lsm_run import own_neurons
 from hil.cli.lsm_seeds import run_seeds
 from hil.cli.options import (
     BackendOption,
@@ -193,7 +194,7 @@ def ntidigits(
     """
     texts = _with_data("audio", dataset, data, with_calibration(overrides, calibration))
     settings = _load(config, texts)
-    own = settings.model_copy(update={"lsm": _own_neurons(settings, "ntidigits.neurons", settings.ntidigits.neurons)})
+    own = settings.model_copy(update={"lsm": own_neurons(settings, "ntidigits.neurons", settings.ntidigits.neurons)})
     _supervised(
         "ntidigits", own, model, backend, samples, against, faults, repeats, chip_seed, seed, seeds, out, as_json
     )
@@ -242,6 +243,7 @@ def atv(
     if shots:
         texts.append(f"atv.shots={json.dumps(shots)}")
     settings = _with_paths(_load(config, texts), ("audio", "data"), data)
+    own_neurons(settings, "atv.image (or atv.audio)", settings.atv.image)
     if samples is None and against is not None:
         raise ConfigError(f"--against {against} says nothing without --samples", fix="add --samples N, such as 16")
     drawn_by = _array_only(model, ("lsm", "lsm-proto"), backend, samples, faults, chip_seed, settings)
@@ -288,6 +290,8 @@ def btv(
     texts = _with_data("brain", brain, None, list(overrides or ()))
     texts = _with_data("letters", letters, None, texts)
     settings = _with_paths(_load(config, texts), ("brain", "letters"), data)
+    own_neurons(settings, "btv.image (or btv.brain)", settings.btv.image)
+    _refuse_for_tiles(settings)
     drawn_by = _array_only(model, ("lsm", "lsm-proto"), backend, None, None, chip_seed, settings)
 
     def one(seed: int, chip_seed: int) -> dict[str, Any]:
@@ -398,6 +402,17 @@ def _run(
     run_seeds(timed, show, seed, seeds, chip_seed, as_json=as_json)
 
 
+def _refuse_for_tiles(settings: Any) -> None:
+    """What is of one macro says nothing to a network over several."""
+    if "n_neurons" in settings.lsm.model_fields_set:
+        raise ConfigError("lsm.n_neurons is not used by hil lsm btv", fix="set btv.n_neurons")
+    if settings.calibration.file is not None:
+        raise ConfigError(
+            f"calibration.file = {settings.calibration.file} is of one chip, and hil lsm btv uses several",
+            fix="leave it out",
+        )
+
+
 def _array_only(
     model: str,
     on_array: tuple[str, ...],
@@ -459,16 +474,6 @@ def _with_paths(settings: Any, sections: tuple[str, ...], data: Path | None) -> 
         names = " and ".join(part.dataset for part in chosen.values())
         raise ConfigError(f"--data {data} says nothing: {names} come with the project", fix="name a data set of files")
     return settings.model_copy(update={name: part.model_copy(update={"path": data}) for name, part in wanting.items()})
-
-
-def _own_neurons(settings: Any, section: str, neurons: Any) -> Any:
-    """Network settings with the neurons of an experiment, after refusing those meant for another."""
-    for name in type(neurons).model_fields:
-        if name in settings.lsm.model_fields_set:
-            raise ConfigError(
-                f"lsm.{name} is of hil lsm nmnist; this experiment has neurons of its own", fix=f"set {section}.{name}"
-            )
-    return neurons.of(settings.lsm)
 
 
 def _fault_map(faults: Path | None, settings: Any) -> FaultMap | None:

@@ -83,6 +83,20 @@ def load_dataset(
     return dataset
 
 
+def own_neurons(settings: Any, section: str, neurons: Any) -> Any:
+    """Network settings with the neurons of an experiment, after refusing those meant for another.
+
+    Raises:
+        ConfigError: the user set neurons of `lsm`, which this experiment does not use.
+    """
+    for name in type(neurons).model_fields:
+        if name in settings.lsm.model_fields_set:
+            raise ConfigError(
+                f"lsm.{name} is of hil lsm nmnist; this experiment has neurons of its own", fix=f"set {section}.{name}"
+            )
+    return neurons.of(settings.lsm)
+
+
 def start_run(
     out: Path, experiment: str, tables: Any, settings: Any, array: Array, identity: dict[str, Any], seed: int
 ) -> Any:

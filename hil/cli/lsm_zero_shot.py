@@ -139,14 +139,14 @@ def run_btv(settings: Any, model: str, backend_name: str, seed: int, chip_seed: 
         brain, letters = _load_pair("btv", settings, progress)
         with few_threads(settings):
             run_file = start_run(out, "lsm-btv", btv.tables(settings), settings, macros[0], identity, seed)
-            with run_file, open_session(tiled) as session:
+            with run_file, open_session(tiled, macros[0].limits) as session:
                 outcome = btv.run(
                     session, brain, letters, settings, run_file, model=model, seed=seed, progress=progress
                 )
     return {
         "experiment": "lsm btv",
         **_who(macros[0], seed, chip_seed),
-        "macros": len(macros),
+        "macros": len(tiled.info.identity["macros"]),
         **outcome.summary,
         "run_file": str(run_file.path),
         "figures": save_figures(outcome.figures, run_file.path.with_suffix("")),
@@ -190,6 +190,7 @@ def show(result: dict[str, Any]) -> None:
         ("seen, honest protocol", f"{_scored(honest['seen'])}; chance {percent(chance['seen'])}"),
         ("unseen, honest protocol", _unseen_text(honest["unseen"], chance["unseen"])),
         *_shot_rows(result.get("shots") or {}),
+        *_window_rows(result.get("windows")),
         ("seen, paper protocol", percent(paper["seen"]["accuracy"])),
         ("unseen, paper protocol", f"{percent(paper['unseen']['accuracy'])}   {_gates(paper)}"),
         (f"the paper, {result['model']}", PAPER.get((name, result["model"]), "not reported")),
@@ -270,6 +271,21 @@ def _shot_rows(shots: dict[str, Any]) -> list[tuple[str, str]]:
         (f"... {k} labelled pair{'s' if k != '1' else ''}", percent(entry["accuracy"]))
         for k, entry in shots.items()
         if k != "0"
+    ]
+
+
+def _window_rows(windows: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Brain to vision: what other choices of unseen letters give, which nobody chose by their result."""
+    if windows is None:
+        return []
+    honest = windows["honest"]
+    return [
+        ("all windows, seen", percent(honest["seen"]["accuracy"])),
+        (
+            "all windows, unseen",
+            f"{percent(honest['unseen']['accuracy'])}   chance {percent(windows['chance']['unseen'])}, "
+            f"p = {honest['unseen']['p_value']:.2g}",
+        ),
     ]
 
 

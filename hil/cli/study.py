@@ -49,7 +49,9 @@ class Experiment:
 
 
 def _neurons_of_ntidigits(settings: Any) -> Any:
-    return settings.model_copy(update={"lsm": settings.ntidigits.neurons.of(settings.lsm)})
+    from hil.cli.lsm_run import own_neurons
+
+    return settings.model_copy(update={"lsm": own_neurons(settings, "ntidigits.neurons", settings.ntidigits.neurons)})
 
 
 EXPERIMENTS = {

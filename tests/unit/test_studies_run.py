@@ -233,6 +233,7 @@ def test_one_seed_has_the_interval_of_its_test_samples() -> None:
         (0.0, 2, "t over seeds"),
         (0.1, 1, "Wilson, test samples"),
     ]
+    assert means[0]["interval"] == pytest.approx(list(t_interval(np.array([0.9, 0.92]))))
     assert means[1]["interval"] == pytest.approx(list(wilson_interval(160, 200)))
 
 
