@@ -192,5 +192,6 @@ def _recipe(
 
 
 def _gated(zero_shot: ZeroShotSettings, table: Any) -> ZeroShotSettings:
-    """With the gates of the model."""
-    return zero_shot.model_copy(update={"gate_seen": table.gate_seen, "gate_unseen": table.gate_unseen})
+    """With the gates and the published figure of the model."""
+    own = ("gate_seen", "gate_unseen", "published_unseen")
+    return zero_shot.model_copy(update={name: getattr(table, name) for name in own})

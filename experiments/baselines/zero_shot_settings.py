@@ -47,6 +47,11 @@ def _gate(value: float, classes: str, source: str) -> Any:
     return setting(value, f"paper protocol: least test accuracy of {classes} classes", source=source, ge=0, le=1)
 
 
+def _published(value: float, source: str) -> Any:
+    text = "published accuracy of unseen classes, beside which ours is put"
+    return setting(value, text, source=source, ge=0, le=1)
+
+
 class TrainedEncoder(Settings):
     """A trained spiking encoder of one modality."""
 
@@ -74,6 +79,7 @@ class AtvClip(Settings):
     pairs_per_query: int = _per_query(1, _ATV)
     gate_seen: float = _gate(0.65, "seen", _ATV)
     gate_unseen: float = _gate(0.70, "unseen", _ATV)
+    published_unseen: float = _published(0.74, _ATV)
 
 
 class AtvSrnnProto(Settings):
@@ -89,6 +95,7 @@ class AtvSrnnProto(Settings):
     pairs_per_query: int = _per_query(1, _ATV)
     gate_seen: float = _gate(0.5, "seen", _ATV)
     gate_unseen: float = _gate(0.5, "unseen", _ATV)
+    published_unseen: float = _published(0.8214, _ATV)
 
 
 class AtvLsmProto(Settings):
@@ -101,6 +108,7 @@ class AtvLsmProto(Settings):
     pairs_per_query: int = _per_query(1, _ATV)
     gate_seen: float = _gate(0.5, "seen", _ATV)
     gate_unseen: float = _gate(0.5, "unseen", _ATV)
+    published_unseen: float = _published(0.8169, _ATV)
 
 
 class AtvBaselines(Settings):
@@ -144,6 +152,7 @@ class BtvClip(Settings):
     pairs_per_query: int = _per_query(2, "ours, for speed; paper 10")
     gate_seen: float = _gate(0.5, "seen", _BTV)
     gate_unseen: float = _gate(0.7, "unseen", _BTV)
+    published_unseen: float = _published(0.6167, _BTV)
 
 
 class BtvSrnnProto(Settings):
@@ -161,6 +170,7 @@ class BtvSrnnProto(Settings):
     pairs_per_query: int = _per_query(2, "ours, for speed; paper 10")
     gate_seen: float = _gate(0.5, "seen", _ATV)
     gate_unseen: float = _gate(0.5, "unseen", _ATV)
+    published_unseen: float = _published(0.7083, f"{_BTV}, of the LSM: none of this model")
 
 
 class BtvLsmProto(Settings):
@@ -173,6 +183,7 @@ class BtvLsmProto(Settings):
     pairs_per_query: int = _per_query(10, _BTV)
     gate_seen: float = _gate(0.5, "seen", _ATV)
     gate_unseen: float = _gate(0.5, "unseen", _ATV)
+    published_unseen: float = _published(0.7083, f"{_BTV}, of the LSM: none of this model")
 
 
 class BtvBaselines(Settings):

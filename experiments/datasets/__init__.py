@@ -44,6 +44,10 @@ class _Request:
 
 
 def _load_nmnist(path: Path, request: _Request) -> SpikeDataset:
+    archives = sorted(path.glob("nmnist*.tar*")) if path.is_dir() else []
+    if len(archives) == 1 and not (path / "Train").is_dir():
+        path = archives[0]  # a folder with the files of several data sets
+
     def read() -> SpikeDataset:
         return nmnist.read_nmnist(path, request.rule, progress=request.progress)
 

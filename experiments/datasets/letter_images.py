@@ -77,6 +77,9 @@ def source_files(path: Path) -> list[Path]:
 def read_letters(path: Path, transposed: Transposed = "auto") -> list[LetterPack]:
     """Read all images at `path`; an image that an earlier file holds, too, is left out.
 
+    So is one that its own file repeats, unless the file says by part or by writer what is held out: where that is drawn
+    image by image, one copy could be in training and the other held out.
+
     EMNIST's test part is read first, then its training part, then all else: an image that two files hold is then
     never in training in one of them and held out in the other.
 
@@ -101,12 +104,25 @@ def _without_repeats(packs: Sequence[LetterPack]) -> list[LetterPack]:
     seen: set[bytes] = set()
     kept: list[LetterPack] = []
     for pack in packs:
-        marks = [blake2b(image.tobytes(), digest_size=16).digest() for image in pack.x]
+        marks = _marks(pack)
         new = np.array([mark not in seen for mark in marks])
-        seen.update(marks)  # not earlier: what a file repeats in itself is part of the data
+        seen.update(marks)  # not earlier: what a file repeats in itself is another matter
         if new.any():
             kept.append(pack.taken(new))
-    return kept
+    official = {"train", "test"} <= {pack.part for pack in kept}
+    return [pack if (official and pack.part) or pack.writer is not None else _each_once(pack) for pack in kept]
+
+
+def _each_once(pack: LetterPack) -> LetterPack:
+    first: dict[bytes, int] = {}
+    for index, mark in enumerate(_marks(pack)):
+        first.setdefault(mark, index)
+    return pack.taken(np.array(list(first.values())))
+
+
+def _marks(pack: LetterPack) -> list[bytes]:
+    """A number of each image, equal for equal images only."""
+    return [blake2b(image.tobytes(), digest_size=16).digest() for image in pack.x]
 
 
 def _with_partner(path: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from hil.progress import Progress, no_progress
 
 N_INPUTS = 784
 #: raise when shapes, drawing, split or coding change, so that old cache files are not taken for new ones
-_VERSION = 1
+_VERSION = 2
 
 _SHAPE = "784 inputs (28 x 28 pixels, rate-coded), 49 steps, letters a..z = 0..25"
 ENTRIES: tuple[DatasetEntry, ...] = (

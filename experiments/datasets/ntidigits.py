@@ -2,7 +2,7 @@
 
 Layout of n-tidigits.hdf5: `<split>_labels`, byte strings `gender-speaker-take-digits` with digits of "o", "z" and 1..9,
 and the groups `<split>_timestamps/<label>` (seconds) and `<split>_addresses/<label>` (channel 0..63); split is train
-or test, and no speaker is in both.
+or test. As published, no speaker is in both.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ SOURCE = "spoken digits recorded from people (TIDIGITS) with a silicon cochlea (
 _DIGITS = {"z": 0, **{str(digit): digit for digit in range(1, 10)}, "o": OH}
 # utterances last a few seconds; a time far above is in another unit than seconds
 _MAX_S = 60.0
+# published are some 17,000 utterances of a few thousand events; a small file can promise arrays of any size
+_MAX_LABELS, _MAX_LABEL_BYTES, _MAX_EVENTS = 100_000, 256, 1_000_000
 _PROGRESS_EVERY = 200
 
 
@@ -54,7 +56,7 @@ def read_ntidigits(path: Path, *, progress: Progress = no_progress) -> Utterance
     try:
         with h5py.File(source, "r") as file:
             return _read(file, source, progress)
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{source} is no readable N-TIDIGITS file ({type(error).__name__}: {error})", fix=f"give {LAYOUT}"
         ) from error
@@ -64,7 +66,7 @@ def _read(file: Any, source: Path, progress: Progress) -> Utterances:
     singles: list[tuple[str, str, str]] = []  # split, label, speaker
     for split in ("train", "test"):
         before = len(singles)
-        for raw in file[f"{split}_labels"][()].tolist():
+        for raw in _labels(file[f"{split}_labels"], f"{source}: {split}_labels").tolist():
             label = raw.decode("ascii", "replace") if isinstance(raw, bytes) else str(raw)
             parts = label.split("-")
             if len(parts) != 4 or not parts[3] or set(parts[3]) - set(_DIGITS):
@@ -82,12 +84,36 @@ def _read(file: Any, source: Path, progress: Progress) -> Utterances:
     for number, (split, label, speaker) in enumerate(singles):
         if number % _PROGRESS_EVERY == 0:
             progress("reading N-TIDIGITS", number, len(singles))
-        events = _events(
-            file[f"{split}_timestamps"][label][()], file[f"{split}_addresses"][label][()], f"{source}: {split} {label}"
+        times_s, addresses = (
+            _numbers(file[f"{split}_{what}/{label}"], f"{source}: {split}_{what}/{label}")
+            for what in ("timestamps", "addresses")
         )
+        events = _events(times_s, addresses, f"{source}: {split} {label}")
         samples.append(Utterance(events, _DIGITS[label[-1]], index[speaker], is_test=split == "test"))
     progress("reading N-TIDIGITS", len(singles), len(singles))
     return Utterances(samples, names)
+
+
+def _labels(dataset: Any, name: str) -> NDArray[Any]:
+    import h5py
+
+    dtype = getattr(dataset, "dtype", None)
+    is_text = dtype is not None and h5py.check_string_dtype(dtype) is not None and dtype.itemsize <= _MAX_LABEL_BYTES
+    return _whole(dataset, name, is_text, f"text of at most {_MAX_LABEL_BYTES} bytes", _MAX_LABELS)
+
+
+def _numbers(dataset: Any, name: str) -> NDArray[Any]:
+    dtype = getattr(dataset, "dtype", None)
+    return _whole(dataset, name, dtype is not None and dtype.kind in "fiu", "real numbers", _MAX_EVENTS)
+
+
+def _whole(dataset: Any, name: str, is_wanted: bool, wanted: str, at_most: int) -> NDArray[Any]:
+    """All of an array of one dimension, if it is not absurd; looked at before anything is read."""
+    shape = getattr(dataset, "shape", None)
+    if not is_wanted or shape is None or len(shape) != 1 or shape[0] > at_most:
+        kind = f"{dataset.dtype}{shape}" if hasattr(dataset, "dtype") else "a group"
+        raise DataError(f"{name} is {kind}, not (n,) with n <= {at_most}, {wanted}", fix=f"give {LAYOUT}")
+    return dataset[()]
 
 
 def _events(times_s: Any, addresses: Any, name: str) -> ChannelEvents:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.datasets.cochlea import Cochlea
+from experiments.datasets.cochlea import RATES_HZ, Cochlea
 from experiments.datasets.utterances import Utterance, Utterances
 from hil.errors import DataError
 from hil.progress import Progress, no_progress
@@ -40,6 +40,8 @@ _NAME = re.compile(r"([0-9])_([A-Za-z0-9-]+)_([0-9]{1,6})\.wav")
 # all of FSDD is 3000 recordings and about 30 MB; the limits keep a wrong file from filling the memory
 _MAX_ARCHIVE_BYTES = 2**30
 _MAX_S = 30.0
+# 16-bit samples of the longest recording at the highest rate, and the chunks around them
+_MAX_FILE_BYTES = round(2 * _MAX_S * RATES_HZ[1]) + 2**16
 _PROGRESS_EVERY = 50
 
 
@@ -159,9 +161,12 @@ def _from_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
         if file.name.startswith(".") or not file.is_file():
             continue
         try:
-            yield file.name, file.read_bytes()
+            if file.stat().st_size > _MAX_FILE_BYTES:
+                raise _too_large(f"{file}", file.stat().st_size)
+            content = file.read_bytes()
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error}", fix="check the file and its permissions") from error
+        yield file.name, content
 
 
 def _from_archive(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -173,6 +178,14 @@ def _from_archive(path: Path) -> Iterator[tuple[str, bytes]]:
                     raise DataError(f"{path}: {member.name} points outside the archive", fix="pack the archive again")
                 if _FOLDER not in place.parts[:-1] or place.name.startswith(".") or member.isdir():
                     continue
+                if member.issparse():
+                    # its size costs no bytes in the archive
+                    raise DataError(
+                        f"{path}: {member.name} is a sparse file, not a recording",
+                        fix="pack the archive again without --sparse",
+                    )
+                if member.size > _MAX_FILE_BYTES:
+                    raise _too_large(f"{path}: {member.name}", member.size)
                 stream = archive.extractfile(member) if member.isreg() else None
                 if stream is None:
                     raise DataError(
@@ -202,6 +215,13 @@ def _unpacked(path: Path) -> bytes:
     if content[-tarfile.BLOCKSIZE :].strip(b"\0"):
         raise _broken(path, tarfile.ReadError("the end mark is missing"))
     return content
+
+
+def _too_large(name: str, n_bytes: int) -> DataError:
+    return DataError(
+        f"{name} has {n_bytes} bytes, a recording of {_MAX_S:g} s has at most {_MAX_FILE_BYTES}",
+        fix="take it out, or convert it to 16-bit mono and cut it to the digit",
+    )
 
 
 def _broken(path: Path, error: Exception) -> DataError:

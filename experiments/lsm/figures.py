@@ -98,5 +98,5 @@ def embed(features: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
 
     perplexity = min(30.0, max(2.0, (len(features) - 1) / 4))
     init = "pca" if min(features.shape) >= 2 else "random"
-    tsne = TSNE(n_components=2, perplexity=perplexity, init=init, random_state=seed, n_jobs=1)
+    tsne = TSNE(n_components=2, perplexity=perplexity, init=init, random_state=seed % 2**32, n_jobs=1)
     return np.asarray(tsne.fit_transform(features), np.float64)

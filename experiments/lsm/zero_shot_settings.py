@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hil.config import Settings, setting
 from hil.lsm.settings import NeuronSettings
@@ -62,6 +62,15 @@ class ZeroShotSettings(Settings):
     published_unseen: float = setting(
         0.875, "published accuracy of unseen classes, beside which ours is put", source=PAPER, ge=0, le=1
     )
+
+    @model_validator(mode="after")
+    def _classes_are_apart(self) -> ZeroShotSettings:
+        """A class that training pairs are of would be unseen in name only."""
+        named = [*self.seen, *self.unseen]
+        twice = sorted({label for label in named if named.count(label) > 1})
+        if twice:
+            raise ValueError(f"class {', '.join(map(str, twice))} occurs twice in seen and unseen; name each once")
+        return self
 
 
 def _const_per_us(value: float) -> float:

@@ -12,7 +12,16 @@ from experiments.lsm_report.table import Column, Row, Table, interval, percent, 
 
 Protocol = Literal["honest", "paper"]
 
-WHERE = (Column("task_model", "task, model"), Column("data_array", "data, array"))
+WHERE = (
+    Column("task_model", "task, model"),
+    Column("data_array", "data, array"),
+    Column("settings", "what differs"),
+)
+#: of a single seed, what is said about unseen classes
+_NO_INTERVAL = (
+    " Unseen classes of a single seed have no interval: queries of one class go right or wrong together, so that one "
+    "over the queries would mislead."
+)
 _BESIDE = (
     Column("n_seeds", "seeds"),
     Column("accuracy", "accuracy", scored),
@@ -72,7 +81,8 @@ def where(group: Group) -> dict[str, Any]:
         "data_array": f"{group.data}; {group.array}",
         "n_seeds": len(group.runs),
         "seeds": list(group.seeds),
-        "mixed_settings": bool(group.differing),
+        "draws": list(group.draws),
+        "settings": group.apart_text,
     }
 
 
@@ -144,14 +154,15 @@ def _zero_shot(groups: Sequence[Group], protocol: Protocol) -> Table:
         published = ZERO_SHOT.get((run.task, run.model), (None, None))
         for classes, figure in zip(CLASSES, published, strict=True):
             found = run.summary[protocol][classes]
-            score = group.score(lambda summary, c=classes: summary[protocol][c]["accuracy"], found["interval"])
+            own = own_interval(classes, found)
+            score = group.score(lambda summary, c=classes: summary[protocol][c]["accuracy"], own)
             back = group.score(lambda summary, c=classes: summary[protocol][c]["reverse_accuracy"]).mean
             rows.append({
                 **where(group), "classes": classes, **_beside(group, score, figure), "reverse": back,
                 "chance": run.summary["chance"][classes], **(_gates(group, classes) if protocol == "paper" else {}),
             })  # fmt: skip
     columns = (*WHERE, Column("classes", "classes"), *_BESIDE, Column("chance", "chance", percent))
-    note = _NOTES[protocol]
+    note = _NOTES[protocol] + _NO_INTERVAL
     if protocol == "honest":
         columns = (*columns, Column("reverse", "the other way round", percent))
     else:
@@ -162,6 +173,11 @@ def _zero_shot(groups: Sequence[Group], protocol: Protocol) -> Table:
             "reaches the published one."
         )
     return Table(f"zero_shot_{protocol}", f"Retrieval across modalities, {_TITLES[protocol]}", columns, rows, note)
+
+
+def own_interval(classes: str, judged: Mapping[str, Any]) -> Sequence[float] | None:
+    """Interval of a single run over its queries; unseen classes have none, see `_NO_INTERVAL`."""
+    return None if classes == "unseen" else judged["interval"]
 
 
 def _gates(group: Group, classes: str) -> dict[str, Any]:
@@ -184,19 +200,22 @@ def _shots(groups: Sequence[Group]) -> Table:
             continue
         row = where(group)
         for k in shots:
-            row[f"shots_{k}"] = group.score(lambda summary, k=k: summary["shots"][k]["accuracy"], shots[k]["interval"])
+            # Of one draw, what the run holds is the interval over its queries.
+            own = shots[k]["interval"] if shots[k].get("n_draws", 1) > 1 else None
+            row[f"shots_{k}"] = group.score(lambda summary, k=k: summary["shots"][k]["accuracy"], own)
         rows.append(row)
     columns = (*WHERE, Column("n_seeds", "seeds"), *(Column(f"shots_{k}", f"{k} pairs", scored) for k in numbers))
     return Table(
         "shots", "Unseen classes with a few labelled pairs of each, honest protocol", columns, rows,
-        "Encoder and projections stay as they are. Of a single seed the interval is that of the draws of the pairs.",
+        "Encoder and projections stay as they are. Of a single seed the interval is that of the draws of the pairs; "
+        "where there was one draw, or none, there is no interval.",
     )  # fmt: skip
 
 
 def _by_seed(supervised: Sequence[Group], zero_shot: Sequence[Group]) -> Table:
     rows = [
         {
-            **where(group), "seed": run.seed, "run": run.run_id,
+            **where(group), "seed": run.seed, "draw": run.draw, "run": run.run_id,
             "honest": run.summary["honest_accuracy"], "honest_interval": run.summary.get("accuracy_interval"),
             "paper": run.summary["paper_accuracy"],
         }
@@ -205,9 +224,9 @@ def _by_seed(supervised: Sequence[Group], zero_shot: Sequence[Group]) -> Table:
     ]  # fmt: skip
     rows += [
         {
-            **where(group), "seed": run.seed, "run": run.run_id, "classes": classes,
+            **where(group), "seed": run.seed, "draw": run.draw, "run": run.run_id, "classes": classes,
             "honest": run.summary["honest"][classes]["accuracy"],
-            "honest_interval": run.summary["honest"][classes]["interval"],
+            "honest_interval": own_interval(classes, run.summary["honest"][classes]),
             "paper": run.summary["paper"][classes]["accuracy"],
         }
         for group in zero_shot
@@ -215,11 +234,12 @@ def _by_seed(supervised: Sequence[Group], zero_shot: Sequence[Group]) -> Table:
         for run in group.runs
     ]  # fmt: skip
     columns = (
-        *WHERE, Column("classes", "classes"), Column("seed", "seed"), Column("honest", "honest", percent),
+        *WHERE, Column("classes", "classes"), Column("draw", "seed"), Column("honest", "honest", percent),
         Column("honest_interval", "its 95 % interval", interval), Column("paper", "paper protocol", percent),
         Column("run", "run", _short),
     )  # fmt: skip
-    return Table("by_seed", "Each seed", columns, rows, folded=True)
+    note = _NO_INTERVAL.strip() if zero_shot else ""
+    return Table("by_seed", "Each seed", columns, rows, note, folded=True)
 
 
 def _short(run_id: str) -> str:

@@ -44,7 +44,7 @@ class LsmReport:
         """Tables as data."""
         return {
             "groups": [
-                {**where(group), "runs": [run.run_id for run in group.runs], "differing_settings": group.differing}
+                {**where(group), "runs": [run.run_id for run in group.runs], "apart": dict(group.apart)}
                 for group in self.groups
             ],
             "left_out": [{"path": str(one.path), "reason": one.reason} for one in self.left_out],

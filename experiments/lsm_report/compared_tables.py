@@ -19,7 +19,7 @@ def compared_table(groups: Sequence[Group], technology: TechnologySettings) -> T
             summary, use = run.summary, run.board_use(technology)
             against = run.backend.get("against", {})
             rows.append({
-                **where(group), "against": against.get("kind", against.get("name")), "seed": run.seed,
+                **where(group), "against": against.get("kind", against.get("name")), "seed": run.seed, "draw": run.draw,
                 "n_samples": summary.get("n_samples"),
                 "accuracy": summary.get("honest_accuracy", summary.get("accuracy")),
                 "accuracy_against": summary.get("honest_accuracy_against", summary.get("accuracy_against")),
@@ -31,7 +31,7 @@ def compared_table(groups: Sequence[Group], technology: TechnologySettings) -> T
             })  # fmt: skip
     columns = (
         *WHERE, Column("against", "against"),
-        Column("seed", "seed"), Column("n_samples", "samples"), Column("accuracy", "accuracy", percent),
+        Column("draw", "seed"), Column("n_samples", "samples"), Column("accuracy", "accuracy", percent),
         Column("accuracy_against", "of the other", percent), Column("difference", "difference", points),
         Column("difference_interval", "its 95 % interval", interval),
         Column("correlations", "correlation of counts", _listed),

@@ -9,14 +9,15 @@ import numpy as np
 
 from experiments import style
 from experiments.accounts import TASKS
+from experiments.lsm_report.accuracy_tables import own_interval
 from experiments.lsm_report.groups import Group
 from experiments.lsm_report.published import CLASSES, SUPERVISED, ZERO_SHOT, Published
 from experiments.lsm_report.unseen import Unseen, unseen_of
 
 CAPTIONS = {
     "accuracy": (
-        "Filled: honest protocol, mean over seeds with its 95 % interval. Open: paper protocol. Crosses: published, by "
-        "the paper protocol, on the paper's data."
+        "Filled: honest protocol, mean over seeds with its 95 % interval; unseen classes of a single seed have none. "
+        "Open: paper protocol. Crosses: published, by the paper protocol, on the paper's data."
     ),
     "unseen": (
         "Retrieval among unseen classes, each seed a dot. Grey: where the mean over as many seeds lies in 95 % of "
@@ -61,10 +62,15 @@ def _accuracy(groups: Sequence[Group]) -> Any:
     return made
 
 
+def _name(group: Group) -> str:
+    apart = f"; {group.apart_text}" if group.apart_text else ""
+    return f"{TASKS[group.first.task].title}, {group.first.model}\n{group.data}{apart}"
+
+
 def _lines(group: Group) -> list[tuple[str, Group, Any, Any, Published | None]]:
     """Label, group, honest value and its own interval, paper value, published figure."""
     run = group.first
-    name = f"{TASKS[run.task].title}, {run.model}\n{group.data}"
+    name = _name(group)
     if "query" not in run.summary:
         return [(
             name, group, (lambda summary: summary["honest_accuracy"], run.summary.get("accuracy_interval")),
@@ -74,7 +80,10 @@ def _lines(group: Group) -> list[tuple[str, Group, Any, Any, Published | None]]:
     return [
         (
             f"{name}: {classes}", group,
-            (lambda summary, c=classes: summary["honest"][c]["accuracy"], run.summary["honest"][classes]["interval"]),
+            (
+                lambda summary, c=classes: summary["honest"][c]["accuracy"],
+                own_interval(classes, run.summary["honest"][classes]),
+            ),
             lambda summary, c=classes: summary["paper"][c]["accuracy"], figure,
         )
         for classes, figure in zip(CLASSES, published, strict=True)
@@ -99,7 +108,7 @@ def _unseen(found: Sequence[Unseen]) -> Any:
         axes.plot([100 * one.chance] * 2, [y - 0.4, y + 0.4], color="black", linewidth=0.8, linestyle="--")
         if one.published is not None:
             axes.plot(100 * one.published.best_match, y, "x", color=_PUBLISHED)
-    labels = [f"{TASKS[one.group.first.task].title}, {one.group.first.model}\n{one.group.data}" for one in found]
+    labels = [_name(one.group) for one in found]
     axes.set_yticks(range(len(found)), labels, fontsize=8)
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlabel("accuracy among unseen classes (%), dashed: chance")

@@ -63,18 +63,11 @@ def _in_short(report: LsmReport) -> str:
             f"<strong>Synthetic data</strong> (events from a model, not from a recording): {names}. "
             "Such results do not compare with published figures of recordings."
         )
-    mixed = [group.title for group in report.groups if group.differing]
-    if mixed:
-        lines.append(
-            f"<strong>Runs that differ in more than their seed</strong> are averaged in: {escape('; '.join(mixed))}. "
-            "See Configuration."
-        )
     few = [group.title for group in report.groups if len(group.runs) < 3 and not group.first.is_comparison]
     if few:
         lines.append(f"Fewer than 3 seeds: {escape('; '.join(few))}.")
-    is_good = not mixed
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
-    return f'<div class="verdict {"complete" if is_good else "failed"}">{paragraphs}</div>'
+    return f'<div class="verdict complete">{paragraphs}</div>'
 
 
 def _table(table: Table) -> str:
@@ -126,18 +119,15 @@ def _figures(group: Group) -> str:
             )
             for name in run.figures
         ]
-    summary = f"{escape(group.title)}: seed {run.seed}"
+    summary = f"{escape(group.title)}: seed {run.draw}"
     return f"<details><summary>{summary}</summary>{''.join(blocks)}</details>"
 
 
 def _configuration(group: Group) -> str:
-    differing = page.table(
-        [(name, *map(_value, values)) for name, values in group.differing.items()],
-        ("differs", *(f"seed {seed}" for seed in group.seeds)),
-    )
+    apart = page.table([(name, _value(value)) for name, value in group.apart.items()], ("differs", "here"))
     return (
-        f"<details><summary>{escape(group.title)}</summary>{differing}{page.unfolded(group.first.config)}"
-        f"<h3>Backend</h3>{page.unfolded(group.first.backend)}</details>"
+        f"<details><summary>{escape(f'Group {group.number}: {group.title}')}</summary>{apart}"
+        f"{page.unfolded(group.first.config)}<h3>Backend</h3>{page.unfolded(group.first.backend)}</details>"
     )
 
 
@@ -150,7 +140,7 @@ def _constants(report: LsmReport) -> str:
 
 def _provenance(group: Group) -> str:
     rows = [
-        (run.run_id, str(run.seed), page.utc(run.started_unix_s), run.calibration or "none", _chip(run), _software(run))
+        (run.run_id, run.draw, page.utc(run.started_unix_s), run.calibration or "none", _chip(run), _software(run))
         for run in group.runs
     ]
     heads = ("run", "seed", "started", "calibration", "array", "software")

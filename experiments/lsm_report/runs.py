@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from experiments.accounts import TASKS, Activity, BoardUse, NetworkShape, TechnologySettings
+from experiments.lsm_report.likeness import array_identity, chip_seed, flat, is_drawn, used_settings
 from hil.catalogue import backend_kind
 from hil.errors import ConfigError, DataError
 from hil.runfile import RunReader, open_run
@@ -82,8 +85,61 @@ class LsmRun:
     @property
     def sizes(self) -> tuple[Any, ...]:
         """How much data: runs on other numbers of samples are other results."""
-        names = ("n_train", "n_test", "n_samples", "n_train_pairs", "n_test_seen", "n_test_unseen")
+        names = ("n_train", "n_test", "n_samples", "n_train_pairs", "n_test_seen", "n_test_unseen",
+                 "n_repeats")  # fmt: skip
         return tuple((name, self.summary[name]) for name in names if name in self.summary)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Settings that the result depends on, by their full names; without seeds."""
+        return {name: value for name, value in self._used.items() if not is_drawn(name, value)}
+
+    @cached_property
+    def array_identity(self) -> dict[str, Any]:
+        """What answered and how it is corrected, by full names; without the seed of a simulated chip."""
+        found = {name: value for name, value in self._identity.items() if not is_drawn(name, value)}
+        return {**found, "calibration": self.calibration}
+
+    @property
+    def faults(self) -> str:
+        """Those that the network avoided, in numbers."""
+        faults = self.summary.get("faults")
+        if faults is None:
+            return "none"
+        return ", ".join(f"{name} {number}" for name, number in flat(faults) if number) or "none in the map"
+
+    @property
+    def likeness(self) -> tuple[Any, ...]:
+        """Equal for runs that differ in nothing but what was drawn; it can be sorted."""
+        return (self.experiment, self.dataset, self.is_synthetic, self.sizes, self.model != "lsm", self.model,
+                self.backend_kind, self.faults, _text(self.settings), _text(self.array_identity))  # fmt: skip
+
+    @cached_property
+    def seeds(self) -> dict[str, Any]:
+        """All that was drawn, by full names: the run's seed, those of its settings, and the chip's."""
+        drawn = {**self._used, **{f"backend.{name}": value for name, value in self._identity.items()}}
+        return {"seed": self.seed, **{name: value for name, value in drawn.items() if is_drawn(name, value)}}
+
+    @property
+    def chip_seed(self) -> int | None:
+        """Seed that drew the simulated chip; None where there is none."""
+        return chip_seed(self.backend)
+
+    @property
+    def draw(self) -> str:
+        """The seed, and that of the chip where it is another."""
+        chip = self.chip_seed
+        return str(self.seed) if chip in (None, self.seed) else f"{self.seed}, chip {chip}"
+
+    @cached_property
+    def _used(self) -> dict[str, Any]:
+        return used_settings(
+            self.config, task=self.task, model=self.model, array=self.backend_kind, is_comparison=self.is_comparison
+        )
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return array_identity(self.backend)
 
     def activities(self, technology: TechnologySettings) -> list[Activity]:
         """Of each network; a rate that the run does not hold is the technology's guess."""
@@ -125,9 +181,9 @@ def collect(named: Sequence[Path]) -> tuple[list[LsmRun], list[LeftOut]]:
             runs[path.resolve()] = found
         else:
             left_out[path.resolve()] = found
-    newest: dict[tuple[str, ...], LsmRun] = {}
+    newest: dict[tuple[Any, ...], LsmRun] = {}
     for path, run in sorted(runs.items(), key=lambda item: (item[1].started_unix_s, item[1].run_id), reverse=True):
-        key = (run.experiment, run.model, run.dataset, str(run.sizes), str(run.seed), str(run.config), str(run.backend))
+        key = (*run.likeness, _text(run.seeds))
         if key in newest:
             left_out[path] = LeftOut(run.path, f"same settings and seed as {newest[key].run_id}, which is newer")
         else:
@@ -164,6 +220,10 @@ def _read(path: Path, is_named: bool) -> LsmRun | LeftOut:
     if is_named:
         raise ConfigError(f"{path} {reason}", fix="leave it out, or name the folder: what is of no use is then listed")
     return LeftOut(path, reason)
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def _task(experiment: str) -> str:

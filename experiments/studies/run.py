@@ -59,6 +59,10 @@ class StudyOutcome:
         """Points without a run file."""
         return [result for result in self.results if result.run_file is None]
 
+    def _of_data(self, name: str) -> Any:
+        """What the runs say of their data; None before there is one."""
+        return next((result.summary[name] for result in self.results if name in result.summary), None)
+
     def described(self) -> dict[str, Any]:
         """As JSON can hold it."""
         study = self.study
@@ -73,6 +77,7 @@ class StudyOutcome:
             "paper_value": study.paper,
             "fair": study.fair,
             "protocol": "honest",
+            **{name: self._of_data(name) for name in ("dataset", "data_source", "data_synthetic", "data_note")},
             "means": over_seeds(self.results),
             "points": [result.described() for result in self.results],
         }
@@ -92,8 +97,8 @@ def run_study(
 ) -> StudyOutcome:
     """Run every point of which the folder has no complete run file, then write table and figure.
 
-    The index is written after every point: it always says what is done. Runs that were cut off stay as they are, and
-    their points run again.
+    The index is written at the start and after every point: it always says what is done. Runs that were cut off stay
+    as they are, and their points run again.
 
     Args:
         study: the axis.
@@ -130,6 +135,7 @@ def run_study(
         # What is there may be of other settings.
         for name in (TABLE, FIGURE):
             (folder / name).unlink(missing_ok=True)
+        _write_index(so_far())
         if before is not None:
             before(points[missing[0]])
         tasks = [Task(experiment, backend, points[number], folder) for number in missing]

@@ -244,8 +244,12 @@ def atv(
         texts.append(f"atv.shots={json.dumps(shots)}")
     settings = _with_paths(_load(config, texts), ("audio", "data"), data)
     own_neurons(settings, "atv.image (or atv.audio)", settings.atv.image)
+    if samples is not None and (model != "lsm" or shots):
+        raise ConfigError("--samples compares the projections of model lsm", fix="leave out --model and --shots")
     if samples is None and against is not None:
         raise ConfigError(f"--against {against} says nothing without --samples", fix="add --samples N, such as 16")
+    if model != "lsm" and settings.projection.model_fields_set:
+        raise ConfigError(f"section projection is not used by model {model!r}", fix="set section baseline.atv")
     drawn_by = _array_only(model, ("lsm", "lsm-proto"), backend, samples, faults, chip_seed, settings)
     fault_map = _fault_map(faults, settings)
 
@@ -291,7 +295,7 @@ def btv(
     texts = _with_data("letters", letters, None, texts)
     settings = _with_paths(_load(config, texts), ("brain", "letters"), data)
     own_neurons(settings, "btv.image (or btv.brain)", settings.btv.image)
-    _refuse_for_tiles(settings)
+    _refuse_for_tiles(settings, backend)
     drawn_by = _array_only(model, ("lsm", "lsm-proto"), backend, None, None, chip_seed, settings)
 
     def one(seed: int, chip_seed: int) -> dict[str, Any]:
@@ -402,15 +406,23 @@ def _run(
     run_seeds(timed, show, seed, seeds, chip_seed, as_json=as_json)
 
 
-def _refuse_for_tiles(settings: Any) -> None:
-    """What is of one macro says nothing to a network over several."""
+def _refuse_for_tiles(settings: Any, backend: str) -> None:
+    """Refuse what is of one array where a network over several takes it for all of them."""
     if "n_neurons" in settings.lsm.model_fields_set:
         raise ConfigError("lsm.n_neurons is not used by hil lsm btv", fix="set btv.n_neurons")
-    if settings.calibration.file is not None:
-        raise ConfigError(
-            f"calibration.file = {settings.calibration.file} is of one chip, and hil lsm btv uses several",
-            fix="leave it out",
-        )
+    if settings.projection.model_fields_set:
+        raise ConfigError("section projection is not used by hil lsm btv", fix="set btv.projection")
+    of_one_array = {
+        f"calibration.file = {settings.calibration.file}": settings.calibration.file is not None,
+        f"sim.chip = {settings.sim.chip}": settings.sim.chip is not None,
+        f"--backend {backend}": backend not in ("sim", "emulator"),
+    }
+    for what, is_given in of_one_array.items():
+        if is_given and settings.btv.macros > 1:
+            raise ConfigError(
+                f"{what} is one array, but btv.macros = {settings.btv.macros}",
+                fix="set btv.macros=1: that array then serves all blocks in turn",
+            )
 
 
 def _array_only(
@@ -425,6 +437,8 @@ def _array_only(
     """The chip seed that is asked for, after refusing options that mean nothing to a model without an array."""
     if model in on_array:
         return chip_seed
+    if "n_neurons" in settings.lsm.model_fields_set:
+        raise ConfigError(f"lsm.n_neurons is not used by model {model!r}", fix="set baseline.n_neurons")
     given = {
         "--backend": backend != "sim",
         "--samples": samples is not None,

@@ -132,7 +132,9 @@ def run_btv(settings: Any, model: str, backend_name: str, seed: int, chip_seed: 
     from experiments.lsm import btv
     from hil.session import open_session
 
-    macros = [make_array(backend_name, settings, chip_seed + k) for k in range(settings.btv.macros)]
+    # Each seed with chips of its own.
+    first = chip_seed * settings.btv.macros
+    macros = [make_array(backend_name, settings, first + k) for k in range(settings.btv.macros)]
     tiled = btv.make_tiled([macro.backend for macro in macros], settings)
     identity = {"name": macros[0].name, "kind": macros[0].backend.info.name, **tiled.info.identity}
     with progress_bars() as progress:
@@ -183,8 +185,8 @@ def show(result: dict[str, Any]) -> None:
     rows = [
         ("queries", result["query"]["data_source"]),
         ("gallery", result["gallery"]["data_source"]),
-        ("seen classes", f"{_listed(result['seen_classes'])}, {result['n_train_pairs']} training pairs"),
-        ("unseen classes", _listed(result["unseen_classes"])),
+        ("seen classes", f"{_listed(name, result['seen_classes'])}; {result['n_train_pairs']} training pairs"),
+        ("unseen classes", _listed(name, result["unseen_classes"])),
         *_where_rows(result),
         *faults_rows(result),
         ("seen, honest protocol", f"{_scored(honest['seen'])}; chance {percent(chance['seen'])}"),
@@ -247,13 +249,14 @@ def _who(array: Any, seed: int, chip_seed: int) -> dict[str, Any]:
 def _where_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     if "chip_seed" not in result:
         return [("where", result["backend"])]
-    macros = f", {result['macros']} macros" if "macros" in result else ""
+    macros = f", macros: {result['macros']}" if "macros" in result else ""
     text = f"{result['backend']}{macros}, seed {result['chip_seed']}, calibration: {result['calibration_text']}"
     return [("backend", text)]
 
 
-def _listed(classes: list[Any]) -> str:
-    return ", ".join(map(str, classes))
+def _listed(name: str, classes: list[int]) -> str:
+    """Classes as people call them: digits, or letters."""
+    return ", ".join(chr(ord("a") + label) if name == "btv" else str(label) for label in classes)
 
 
 def _scored(group: dict[str, Any]) -> str:
@@ -291,5 +294,5 @@ def _window_rows(windows: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 def _gates(paper: dict[str, Any]) -> str:
     if paper["gates_passed"]:
-        return f"{paper['n_epochs_passing']} epochs pass the published gates on the test data"
+        return f"{paper['n_epochs_passing']} epochs pass the published gates, set on test data"
     return "no epoch passes the published gates"

@@ -226,6 +226,8 @@ def _print_outcome(outcome: StudyOutcome) -> None:
     ]
     header = (chosen.axis, "honest accuracy", f"95 % interval ({_method(found)})", "paper protocol", "seeds")
     print_table(f"Study {chosen.name}, {found['experiment']} on {outcome.backend}", header, rows)
+    if found["data_source"]:
+        typer.echo(f"data: {found['data_source']}" + (f" ({found['data_note']})" if found["data_note"] else ""))
     typer.echo(f"held equal: {chosen.fair}")
     n_reused = sum(result.reused for result in outcome.results)
     if n_reused:

@@ -171,8 +171,8 @@ _BASELINES = [
     "baseline.n_neurons=8", "baseline.steps_min=1", "baseline.vision.srnn_ann.epochs=1", "baseline.audio.rnn.epochs=1",
     "baseline.atv.lsm_proto.epochs=2",
 ]  # fmt: skip
-_VISION = [*_CELLS, *_BASELINES]
-_AUDIO = [*_BASELINES, "sim.rows=72", "sim.cols=16", "audio.n_train=40", "audio.n_test=20"]
+_VISION = [*NETWORK[1::2], *_CELLS, *_BASELINES]
+_AUDIO = [*NETWORK[1::2], *_BASELINES, "sim.rows=72", "sim.cols=16", "audio.n_train=40", "audio.n_test=20"]
 _BOTH = [
     *_AUDIO, "audio.n_train=400", "audio.n_test=150", "data.input_px=8", "data.n_train=300", "data.n_test=150",
     "projection.epochs=2", "projection.penalties=[0.1]",
@@ -201,7 +201,7 @@ def _fewer_cells(path: tuple[str, ...], arguments: list[str]) -> list[str]:
     if path == ("lsm", "transfer"):
         return NETWORK
     if path in _SMALL:
-        return [*NETWORK, *(text for key_value in _SMALL[path] for text in ("--set", key_value))]
+        return [text for key_value in _SMALL[path] for text in ("--set", key_value)]
     return ["--set", "sim.rows=16", "--set", "sim.cols=16"] if path[0] == "array" and path[1] != "fit" else []
 
 

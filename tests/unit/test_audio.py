@@ -6,11 +6,12 @@ import wave
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from experiments.datasets import cache, voices
+from experiments.datasets import audio, cache, voices
 from experiments.datasets.audio import AUDIO_NAMES, ENTRIES, load_audio
 from experiments.datasets.audio_settings import AudioSettings, NtidigitsSettings, SpokenDigitNeurons
 from experiments.datasets.cochlea import Cochlea
@@ -126,6 +127,36 @@ def test_embedded_voices_are_binned(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert dataset.train.labels.tolist() == [10, 4]
     assert dataset.test.labels.tolist() == [1]
     assert np.argwhere(unpack_bits(dataset.test.words, 64)[0]).tolist() == [[0, 7], [5, 63]]
+
+
+def test_reader_code_is_part_of_what_is_kept(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_audio(of(recordings))
+    monkeypatch.setattr(audio, "_VERSION", audio._VERSION + 1)
+    load_audio(of(recordings))
+    assert len(list(cache.cache_folder().glob("spoken-digits-*.npz"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("test", "note"),
+    [
+        (["boy-zz-a-z"], "no speaker is in both training and test"),
+        (["man-ah-c-3", "boy-zz-a-z"], "1 of 3 speakers are in both training and test, such as man-ah"),
+        (["woman-bc-b-1", "man-ah-c-3"], "the same speakers are in training and test"),
+    ],
+)
+def test_note_says_who_speaks_in_both_splits(tmp_path: Path, test: list[str], note: str) -> None:
+    path = tmp_path / "some.hdf5"
+    with h5py.File(path, "w") as file:
+        for split, labels in (("train", ["man-ah-a-1", "woman-bc-a-o"]), ("test", test)):
+            file[f"{split}_labels"] = np.array(labels, dtype="S")
+            for label in labels:
+                file[f"{split}_timestamps/{label}"] = np.array([0.1, 0.2])
+                file[f"{split}_addresses/{label}"] = np.array([3, 4])
+    assert load_audio(AudioSettings(dataset="ntidigits", path=path)).note == note
+
+
+def test_no_voice_is_in_both_splits() -> None:
+    assert audio._shared(voices.load_voices(), "voice") == "no voice is in both training and test"
 
 
 @pytest.mark.parametrize(

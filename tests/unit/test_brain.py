@@ -175,7 +175,7 @@ def test_terms_of_a_movement_are_its_derivatives() -> None:
     [
         ({"dataset": "brain"}, "choose one of letters-pen, willett"),
         ({"path": "some.mat"}, "takes no path, but got some.mat"),
-        ({"dataset": "willett"}, "give the path of singleLetters.mat"),
+        ({"dataset": "willett"}, "PATH is singleLetters.mat"),
         ({"dataset": "willett", "path": "/no/such"}, "/no/such does not exist"),
         ({"test_trials": 4}, "test_trials is 4, but there are 4 trials"),
     ],

@@ -77,6 +77,31 @@ def test_wrong_arrays_are_named(tmp_path: Path, changed: dict[str, NDArray[Any]]
     assert "some.mat" in str(caught.value)
 
 
+def test_arrays_are_judged_before_they_are_read(tmp_path: Path) -> None:
+    # 2 TB without a byte in the file
+    file = write(tmp_path / "some.mat", {}, "7.3")
+    for kind, named in (("u1", "shape (50000000, 201, 192)"), ("V40000", "holds values that are no counts")):
+        with h5py.File(file, "w") as out:
+            for name in cubes():
+                out.create_dataset(name, (192, 201, 50_000_000), dtype=kind, chunks=(1, 1, 1000))
+        with pytest.raises(DataError) as caught:
+            willett.read_trials(file)
+        assert f"some.mat: neuralActivityCube_a {'has ' if kind == 'u1' else ''}{named}" in str(caught.value)
+    with h5py.File(file, "w") as out:
+        out.create_group("neuralActivityCube_a")
+    with pytest.raises(DataError, match=r"some\.mat: neuralActivityCube_a holds values"):
+        willett.read_trials(file)
+
+
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_more_trials_than_a_limit_are_refused(tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "some.mat", cubes(), version)
+    monkeypatch.setattr(willett, "_MAX_TRIALS", 2)
+    monkeypatch.setattr("scipy.io.loadmat", None)
+    with pytest.raises(DataError, match=r"neuralActivityCube_a has shape \(3, 201, 192\), .* 2\.\.2, as"):
+        willett.read_trials(file)
+
+
 @pytest.mark.parametrize("version", ["5", "7.3"])
 def test_missing_letters_are_named(tmp_path: Path, version: str) -> None:
     arrays = cubes()

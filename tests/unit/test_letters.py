@@ -83,7 +83,7 @@ def test_a_linear_classifier_is_often_right_and_often_wrong() -> None:
     [
         ({"dataset": "letters"}, "choose one of letters-strokes, emnist-letters"),
         ({"path": "some.npz"}, "takes no path, but got some.npz"),
-        ({"dataset": "emnist-letters"}, "give the path of emnist-letters"),
+        ({"dataset": "emnist-letters"}, "PATH is emnist-letters"),
         ({"dataset": "emnist-letters", "path": "/no/such"}, "/no/such does not exist"),
     ],
 )

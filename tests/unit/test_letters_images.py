@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from experiments.datasets.idx import read_idx
 from experiments.datasets.letter_images import LetterPack, read_letters, source_files
 from experiments.datasets.letter_split import split_letters
 from experiments.datasets.letters import load_letters
@@ -92,11 +94,26 @@ def test_a_folder_is_merged_and_nothing_counts_twice(tmp_path: Path) -> None:
     assert len(np.unique(every.reshape(len(every), -1), axis=0)) == len(every) == 26
 
 
-def test_what_a_file_repeats_in_itself_stays(tmp_path: Path) -> None:
+def test_what_a_file_repeats_in_itself_counts_once_where_the_split_is_drawn(tmp_path: Path) -> None:
     x = images(4)
-    x[1] = x[0]
+    x[2] = x[0]
     np.savez(tmp_path / "letters.npz", x=x, y=labels(4))
+    (pack,) = read_letters(tmp_path / "letters.npz", "false")
+    np.testing.assert_array_equal(pack.x, x[[0, 1, 3]])
+    assert pack.y.tolist() == [0, 1, 3]
+    # a part of EMNIST without the other one is split anew
+    assert len(read_letters(write_idx(tmp_path, "-train", x, labels(4)))[0].x) == 3
+
+
+def test_what_a_file_repeats_in_itself_stays_where_it_says_what_is_held_out(tmp_path: Path) -> None:
+    x, other = images(4), images(5, seed=1)
+    x[2], other[4] = x[0], other[1]
+    np.savez(tmp_path / "letters.npz", x=x, y=labels(4), writer=np.arange(4))
     assert len(read_letters(tmp_path / "letters.npz")[0].x) == 4
+    write_idx(tmp_path, "-train", x, labels(4))
+    write_idx(tmp_path, "-test", other, labels(5))
+    (tmp_path / "letters.npz").unlink()
+    assert [len(pack.x) for pack in read_letters(tmp_path)] == [5, 4]
 
 
 def test_official_split_is_kept(tmp_path: Path) -> None:
@@ -208,6 +225,35 @@ def test_idx_files_that_are_damaged_or_alone_are_named(tmp_path: Path) -> None:
     (tmp_path / "emnist-letters-labels-idx1-ubyte").write_bytes(idx_bytes(labels(3)))
     with pytest.raises(DataError, match=r"emnist-letters-images-idx3-ubyte\.gz cannot be read"):
         read_letters(tmp_path / "emnist-letters-images-idx3-ubyte.gz")
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_no_more_of_an_idx_file_is_read_than_its_header_promises(tmp_path: Path, end: str) -> None:
+    path = tmp_path / f"some{end}"
+    pack = gzip.compress if end else bytes
+    whole = idx_bytes(images(3))
+    for content, named in (
+        (whole + bytes(30_000_000), "has 2369 bytes or more, its header (3, 28, 28) asks for 2368"),
+        (whole[:-9], "has 2359 bytes, its header (3, 28, 28) asks for 2368"),
+        (np.array([0x803, 2**31, 2**31, 2**31], dtype=">u4").tobytes(), f"asks for {2**93} bytes, at most {2**30}"),
+    ):
+        path.write_bytes(pack(content))
+        tracemalloc.start()
+        with pytest.raises(DataError) as caught:
+            read_idx(path, 3)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert f"some{end}" in str(caught.value)
+        assert named in str(caught.value)
+        assert peak < 5_000_000
+
+
+def test_checksum_of_a_packed_idx_file_is_compared(tmp_path: Path) -> None:
+    content = bytearray(gzip.compress(idx_bytes(images(3))))
+    content[-6] ^= 1
+    (tmp_path / "some.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"some\.gz cannot be read \(BadGzipFile: CRC"):
+        read_idx(tmp_path / "some.gz", 3)
 
 
 def test_loading_follows_path_orientation_and_content(tmp_path: Path) -> None:

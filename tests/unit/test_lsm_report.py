@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from experiments.accounts import TechnologySettings
 from experiments.lsm_report import LsmReport, build, write_report
+from experiments.lsm_report.figures import draw
 from experiments.lsm_report.table import Column, Table, duration, energy
 from hil.cli.report import report as report_command
 from hil.errors import ConfigError, DataError
@@ -113,6 +114,7 @@ def run_file(
     status: str = "complete",
     config: dict[str, Any] | None = None,
     backend: dict[str, Any] | None = None,
+    calibration: str | None = None,
     **results: Any,
 ) -> Path:
     run = RunFile.create(
@@ -120,7 +122,7 @@ def run_file(
         experiment,
         config={"lsm": {"n_neurons": 200}, **(config or {})},
         backend=backend or {"name": "sim", "kind": "sim", "seed": seed},
-        calibration=None,
+        calibration=calibration,
         seed=seed,
         software={"crossbar-hil": "1.2.3"},
         tables=[],
@@ -248,6 +250,36 @@ class TestZeroShot:
         assert found[1]["chance_interval"] == pytest.approx([0.35, 0.65])
         assert found[3]["chance_interval"] == pytest.approx([0.425, 0.575])
 
+    def test_unseen_classes_of_a_single_seed_have_no_interval_over_queries(self, tmp_path: Path) -> None:
+        one = zero_shot(0.8)
+        one["shots"]["1"] = {**one["shots"]["5"], "n_draws": 1}
+        one["shots"]["5"] = {**one["shots"]["5"], "n_draws": 10}
+        one["splits"] = [zero_shot(0.8), zero_shot(0.6)]
+        run_file(tmp_path, one, experiment="lsm-btv")
+        report = build([tmp_path])
+        for protocol in ("honest", "paper"):
+            seen, unseen = rows(report, f"zero_shot_{protocol}")
+            assert seen["accuracy"]["interval"] is not None
+            assert (unseen["accuracy"]["interval"], unseen["accuracy"]["interval_of"]) == (None, None)
+        assert [row["honest_interval"] is None for row in rows(report, "by_seed")] == [False, True]
+        assert rows(report, "unseen")[0]["honest"]["interval"] is None
+        assert [row["honest"]["interval"] for row in rows(report, "splits")] == [None, None]
+        (shots,) = rows(report, "shots")
+        assert [shots[f"shots_{k}"]["interval"] is None for k in (0, 1, 5)] == [True, True, False]
+        notes = {table.name: table.note for table in report.accuracies}
+        for name in ("zero_shot_honest", "zero_shot_paper", "by_seed"):
+            assert "queries of one class go right or wrong together" in notes[name]
+
+    def test_the_figure_draws_no_interval_either(self, tmp_path: Path) -> None:
+        run_file(tmp_path, zero_shot(0.8), experiment="lsm-atv")
+        axes = draw(build([tmp_path]).groups)["accuracy"].axes[0]
+        widths = [np.ptp(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+        assert widths == [pytest.approx(20), 0]
+
+    def test_p_says_what_chance_it_does_not_cover(self, four_seeds: LsmReport) -> None:
+        (note,) = [table.note for table in four_seeds.accuracies if table.name == "unseen"]
+        assert "a lean that is common to all seeds is not covered" in note
+
     def test_a_pair_with_one_synthetic_side_is_synthetic(self, four_seeds: LsmReport) -> None:
         assert rows(four_seeds, "unseen")[0]["data"] == "spoken-digits + mnist-saccade (synthetic)"
 
@@ -358,15 +390,137 @@ class TestWhichRuns:
         assert rows(report, "supervised_honest")[0]["accuracy"]["values"] == [0.9]
         assert report.left_out[0].path == older
 
-    def test_runs_that_differ_in_a_setting_are_marked(self, tmp_path: Path, undrawn: None) -> None:
-        run_file(tmp_path, supervised(0.9), seed=0, config={"sim": {"noise": {"relative": 0.02}}})
-        other = {"sim": {"noise": {"relative": 0.05}}, "brain": {"trials": 9}}  # brain: of another experiment
-        run_file(tmp_path, supervised(0.8), seed=1, config=other)
+    def test_runs_that_differ_in_a_setting_are_not_averaged_and_told_apart(self, tmp_path: Path, undrawn: None) -> None:
+        for seed in (0, 1):
+            for n, accuracy in ((50, 0.7), (200, 0.9)):
+                config = {"lsm": {"n_neurons": n, "decay": 0.9}}
+                run_file(tmp_path, supervised(accuracy), seed=seed, config=config)
         report = build([tmp_path])
-        assert report.groups[0].differing == {"sim.noise.relative": [0.02, 0.05]}
+        found = rows(report, "supervised_honest")
+        assert {row["settings"]: row["accuracy"]["values"] for row in found} == {
+            "lsm.n_neurons=50": [0.7, 0.7], "lsm.n_neurons=200": [0.9, 0.9]
+        }  # fmt: skip
+        assert [group["apart"] for group in report.as_json()["groups"]] == [
+            {"lsm.n_neurons": 200}, {"lsm.n_neurons": 50}
+        ]  # fmt: skip
         page = Page(write_report(report, tmp_path / "report.html"))
-        assert "Runs that differ in more than their seed" in page.text
-        assert "sim.noise.relative" in page.text
+        assert "what differs" in page.text
+        assert "Fewer than 3 seeds: N-MNIST: lsm, mnist-saccade (synthetic), sim, lsm.n_neurons=200" in page.text
+
+    @pytest.mark.parametrize(
+        ("experiment", "model", "backend", "unused", "used"),
+        [
+            ("lsm-nmnist", "lsm", "sim", "brain", "data"),
+            ("lsm-nmnist", "lsm", "sim", "baseline", "lsm"),
+            ("lsm-nmnist", "lsm", "sim", "emulator", "sim"),
+            ("lsm-nmnist", "rnn", "none", "sim", "baseline"),
+            ("lsm-btv", "lsm", "sim", "projection", "btv"),
+            ("lsm-atv", "lsm", "sim", "btv", "projection"),
+            ("lsm-atv", "lsm-proto", "emulator", "readout", "emulator"),
+        ],
+    )
+    def test_only_settings_that_the_experiment_uses_keep_runs_apart(
+        self, tmp_path: Path, experiment: str, model: str, backend: str, unused: str, used: str
+    ) -> None:
+        summary = {**(zero_shot(0.6) if experiment in ("lsm-atv", "lsm-btv") else supervised(0.9)), "model": model}
+        for section, n_groups in ((unused, 1), (used, 2)):
+            folder = tmp_path / section
+            folder.mkdir()
+            for seed in (0, 1):
+                run_file(
+                    folder, summary, experiment=experiment, seed=seed, config={section: {"value": seed}},
+                    backend={"name": backend, "kind": backend},
+                )  # fmt: skip
+            assert len(build([folder]).groups) == n_groups
+
+    def test_seeds_of_settings_are_draws(self, tmp_path: Path) -> None:
+        for seed in (3, 4):
+            run_file(tmp_path, supervised(0.9), config={"data": {"seed": seed}})
+        (row,) = rows(build([tmp_path]), "supervised_honest")
+        assert row["n_seeds"] == 2
+
+    @pytest.mark.parametrize(
+        ("one", "other", "settings"),
+        [
+            ({"calibration": "c1"}, {"calibration": "c2"}, {"calibration=c1", "calibration=c2"}),
+            (
+                {"backend": {"kind": "sim", "chip_file": "a.h5"}}, {"backend": {"kind": "sim", "chip_file": "b.h5"}},
+                {"backend.chip_file=a.h5", "backend.chip_file=b.h5"},
+            ),
+            (
+                {"backend": {"kind": "sim", "effects": {"ideal": True}}}, {"backend": {"kind": "sim", "effects": {}}},
+                {"backend.effects.ideal=true", "backend.effects.ideal=none"},
+            ),
+        ],
+    )  # fmt: skip
+    def test_arrays_with_another_identity_are_not_averaged(
+        self, tmp_path: Path, one: dict[str, Any], other: dict[str, Any], settings: set[str]
+    ) -> None:
+        run_file(tmp_path, supervised(0.8), seed=0, **one)
+        run_file(tmp_path, supervised(0.9), seed=1, **other)
+        found = rows(build([tmp_path]), "supervised_honest")
+        assert {row["settings"] for row in found} == settings
+
+    def test_an_identity_is_not_named_where_settings_say_it(self, tmp_path: Path) -> None:
+        for ideal in (True, False):
+            backend = {"name": "sim", "kind": "sim", "effects": {"ideal": ideal}}
+            run_file(tmp_path, supervised(0.9), config={"sim": {"ideal": ideal}}, backend=backend)
+        found = rows(build([tmp_path]), "supervised_honest")
+        assert {row["settings"] for row in found} == {"sim.ideal=true", "sim.ideal=false"}
+
+    def test_runs_that_avoid_other_faults_are_other_results(self, tmp_path: Path) -> None:
+        for number in (None, 3, 4):
+            faults = None if number is None else {"tile_faulty": number, "array": {"stuck_on": 9}}
+            run_file(tmp_path, supervised(0.9, faults=faults))
+        report = build([tmp_path])
+        assert report.left_out == ()
+        assert {row["settings"] for row in rows(report, "supervised_honest")} == {
+            "faults=none", "faults=tile_faulty 3, array.stuck_on 9", "faults=tile_faulty 4, array.stuck_on 9"
+        }  # fmt: skip
+
+    def test_one_seed_on_several_chips_is_several_draws(self, tmp_path: Path, undrawn: None) -> None:
+        for chip in (0, 3):
+            backend = {"name": "emulator", "kind": "emulator", "seed": chip, "chip": f"simulated, seed {chip}",
+                       "board_serial": f"emulated-{chip}"}  # fmt: skip
+            run_file(tmp_path, supervised(0.9), backend=backend)
+        report = build([tmp_path])
+        (row,) = rows(report, "supervised_honest")
+        assert (row["n_seeds"], row["draws"]) == (2, ["0", "0, chip 3"])
+        assert [one["draw"] for one in rows(report, "by_seed")] == ["0", "0, chip 3"]
+        assert "0, chip 3" in Page(write_report(report, tmp_path / "report.html")).text
+
+    def test_macros_are_drawn_by_the_seed_of_the_first(self, tmp_path: Path) -> None:
+        for seed in (0, 4):
+            macros = [{"chip": f"simulated, seed {seed + k}", "seed": seed + k} for k in range(2)]
+            backend = {"name": "sim", "kind": "sim", "grid": [2, 1], "arrangement_seed": seed, "macros": macros}
+            run_file(tmp_path, zero_shot(0.6), experiment="lsm-btv", backend=backend)
+        (row,) = rows(build([tmp_path]), "unseen")
+        assert row["draws"] == ["0", "0, chip 4"]
+
+    def test_the_same_seed_in_another_place_is_not_a_second_seed(self, tmp_path: Path) -> None:
+        """Neither an emulator's address nor a calibration's folder or later validation makes another draw."""
+        older = run_file(
+            tmp_path, supervised(0.8), config={"calibration": {"file": "a/c.h5"}}, calibration="c",
+            backend={"name": "emulator", "kind": "emulator", "seed": 0, "calibration": {"validation": None}},
+        )  # fmt: skip
+        newer = run_file(
+            tmp_path, supervised(0.9), config={"calibration": {"file": "b/c.h5"}, "brain": {"trials": 9}},
+            calibration="c",
+            backend={"name": "tcp://x", "kind": "emulator", "seed": 0, "calibration": {"validation": "good"}},
+        )  # fmt: skip
+        report = build([tmp_path])
+        (row,) = rows(report, "supervised_honest")
+        assert row["accuracy"]["values"] == [0.9]
+        (left_out,) = report.left_out
+        assert left_out.path == older
+        assert f"same settings and seed as {newer.stem}" in left_out.reason
+
+    def test_of_many_differences_some_are_named(self, tmp_path: Path) -> None:
+        for value in (1, 2):
+            run_file(tmp_path, supervised(0.9), config={"sim": {f"s{number}": value for number in range(7)}})
+        first, _ = rows(build([tmp_path]), "supervised_honest")
+        assert first["settings"].startswith("sim.s0=1, sim.s1=1,")
+        assert first["settings"].endswith("and 2 more: group 1 under Configuration")
 
 
 @pytest.fixture(scope="module")

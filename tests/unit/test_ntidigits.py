@@ -73,6 +73,42 @@ def test_wrong_events_are_refused_by_name(tmp_path: Path, replaced: dict[str, ob
 
 
 @pytest.mark.parametrize(
+    ("place", "shape", "kind", "named"),
+    [
+        ("train_labels", (10**11,), "S20", "train_labels is |S20(100000000000,)"),
+        ("train_labels", (10,), "S5000", "train_labels is |S5000(10,)"),
+        ("train_labels", (10,), "f8", "train_labels is float64(10,)"),
+        ("train_labels", (5, 2), "S20", "train_labels is |S20(5, 2)"),
+        ("train_timestamps/man-ah-a-1", (10**11,), "f8", "train_timestamps/man-ah-a-1 is float64(100000000000,)"),
+        ("test_addresses/boy-zz-b-5", (10**6, 10**6), "i1", "test_addresses/boy-zz-b-5 is int8(1000000, 1000000)"),
+        ("test_addresses/boy-zz-b-5", (30,), "V90000", "test_addresses/boy-zz-b-5 is |V90000(30,)"),
+        ("test_addresses/boy-zz-b-5", None, "", "test_addresses/boy-zz-b-5 is a group"),
+    ],
+)
+def test_arrays_are_judged_before_they_are_read(
+    tmp_path: Path, place: str, shape: tuple[int, ...] | None, kind: str, named: str
+) -> None:
+    path = write(tmp_path / "some.hdf5")
+    with h5py.File(path, "a") as file:
+        del file[place]
+        if shape is None:
+            file.create_group(place)
+        else:
+            file.create_dataset(place, shape, dtype=kind, chunks=(1,) * len(shape))
+    with pytest.raises(DataError) as caught:
+        read_ntidigits(path)
+    assert f"some.hdf5: {named}, not (n,)" in str(caught.value)
+
+
+def test_labels_may_be_text_of_any_length(tmp_path: Path) -> None:
+    path = write(tmp_path / "some.hdf5")
+    with h5py.File(path, "a") as file:
+        del file["train_labels"]
+        file["train_labels"] = LABELS["train"]
+    assert len(read_ntidigits(path).samples) == 6
+
+
+@pytest.mark.parametrize(
     ("train", "named"),
     [
         (["man-ah-a-12"], "no train utterances of one digit"),

@@ -158,6 +158,45 @@ def test_unsafe_members_are_refused_by_name(tmp_path: Path, extra: tarfile.TarIn
     assert named in str(caught.value)
 
 
+def sparse(name: str, size: int) -> bytes:
+    """A member of `size` bytes in the old format of GNU tar, of which the archive holds none."""
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[386:482] = b"".join(b"%011o\0" % number for number in (size, 0)) + bytes(72)
+    block[482], block[483:495] = 0, b"%011o\0" % size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def test_sparse_members_are_refused_by_name(tmp_path: Path) -> None:
+    files = {f"recordings/{name}": content for name, content in recordings().items()}
+    plain = archive(tmp_path / "plain.tar", files).read_bytes()
+    path = tmp_path / "some.tar.gz"
+    path.write_bytes(gzip.compress(sparse("recordings/1_ann_9.wav", 3 * 2**30) + plain))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(DataError, match=r"some\.tar\.gz: recordings/1_ann_9\.wav is a sparse file"):
+        read_spoken_digits(path, Stub())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_recordings_have_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    files = recordings()
+    whole = archive(tmp_path / "some.tar", {f"recordings/{name}": content for name, content in files.items()})
+    path = whole if packed else folder(tmp_path / "recordings", files)
+    largest = max(map(len, files.values()))
+    monkeypatch.setattr(spoken_digits, "_MAX_FILE_BYTES", largest)
+    assert len(read_spoken_digits(path, Stub()).samples) == 16
+    monkeypatch.setattr(spoken_digits, "_MAX_FILE_BYTES", largest - 1)
+    with pytest.raises(DataError, match=rf"\d_\w+_\d+\.wav has {largest} bytes, .* at most {largest - 1}"):
+        read_spoken_digits(path, Stub())
+
+
+def test_the_longest_recording_at_the_highest_rate_is_not_too_large() -> None:
+    assert len(wav(rate_hz=192_000, n=30 * 192_000)) < spoken_digits._MAX_FILE_BYTES
+
+
 @pytest.mark.parametrize("damage", ["text", "empty", "cut", "cut inside", "flipped", "packed text", "no end"])
 def test_damaged_archive_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     files = {f"recordings/{name}": content for name, content in recordings().items()}

@@ -212,6 +212,23 @@ def test_data_are_loaded_once_and_progress_is_told(processes: Processes, tmp_pat
     assert told[1][2] == "0 %, seed 0: 90.0 %"
 
 
+def test_a_study_that_stops_while_data_are_loaded_leaves_no_index_of_other_settings(
+    processes: Processes, tmp_path: Path
+) -> None:
+    def stop(_: Point) -> None:
+        raise KeyboardInterrupt
+
+    run(tmp_path)
+    assert len(index_of(tmp_path)["points"]) == 4
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, grid((0.0, 0.1), 2, "note=other"), before=stop)
+    assert (index_of(tmp_path)["points"], index_of(tmp_path)["means"]) == ([], [])
+    # of what is there already, the index says so
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, grid((0.0, 0.1, 0.2)), before=stop)
+    assert [point["value"] for point in index_of(tmp_path)["points"]] == [0.0, 0.1, 0.0, 0.1]
+
+
 def result(value: float, seed: int, accuracy: float) -> PointResult:
     interval = list(wilson_interval(round(200 * accuracy), 200))
     summary = {"honest_accuracy": accuracy, "paper_accuracy": accuracy, "accuracy_interval": interval}
