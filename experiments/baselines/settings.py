@@ -17,8 +17,6 @@ SUPERVISED_MODELS = ("srnn-ann", "srnn-snn", "rnn")
 _NMNIST = "paper, N-MNIST"
 _TIDIGITS = "paper, N-TIDIGITS"
 _VALIDATED = "ours, by a validation part of the training data"
-#: Inputs of a cochlea; every other data set is images.
-_N_AUDIO_INPUTS = 64
 
 Loss = Literal["squared", "cross-entropy"]
 

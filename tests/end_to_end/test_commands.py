@@ -181,6 +181,8 @@ _TILES = [
     "sim.rows=64", "sim.cols=16", "btv.n_neurons=8", "btv.macros=2", "btv.windows=[0]", "btv.projection.epochs=1",
     "btv.shots=[0,2]", "brain.trials=6", "brain.test_trials=2", "letters.train_per_class=6", "letters.test_per_class=2",
 ]  # fmt: skip
+#: settings that a model does not use, and refuses
+_REFUSED = {"srnn-ann": "lsm.n_neurons", "rnn": "lsm.n_neurons", "lsm-proto": "projection."}
 #: settings that make the examples of a command take a second
 _SMALL = {
     ("lsm", "nmnist"): _VISION,
@@ -201,7 +203,9 @@ def _fewer_cells(path: tuple[str, ...], arguments: list[str]) -> list[str]:
     if path == ("lsm", "transfer"):
         return NETWORK
     if path in _SMALL:
-        return [text for key_value in _SMALL[path] for text in ("--set", key_value)]
+        refused = next((_REFUSED[model] for model in arguments if model in _REFUSED), "nothing")
+        chosen = [key_value for key_value in _SMALL[path] if not key_value.startswith(refused)]
+        return [text for key_value in chosen for text in ("--set", key_value)]
     return ["--set", "sim.rows=16", "--set", "sim.cols=16"] if path[0] == "array" and path[1] != "fit" else []
 
 

@@ -162,10 +162,10 @@ def test_one_sample_of_each_class_cannot_be_split() -> None:
         scored(replace(dataset, train=one_each), "srnn-ann", quick())
 
 
-def test_sixty_four_inputs_are_a_cochlea() -> None:
+def test_the_table_is_that_of_the_family_of_the_data() -> None:
     settings = BaselineSettings()
     audio = SpikeDataset(
-        "toy", SpikeSet(np.zeros((1, 2, 1), np.uint64), np.zeros(1, np.int64)),
+        "spoken-digits", SpikeSet(np.zeros((1, 2, 1), np.uint64), np.zeros(1, np.int64)),
         SpikeSet(np.zeros((1, 2, 1), np.uint64), np.zeros(1, np.int64)), 64, 2, 2, True, "made for a test",
     )  # fmt: skip
     assert settings.of("srnn-snn", audio) is settings.audio.srnn_snn
